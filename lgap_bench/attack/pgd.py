@@ -1,0 +1,203 @@
+"""Projected gradient descent (Madry et al. 2018) on any view, with EOT, restarts and choices that noise cannot bias."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lgap_bench.attack import loss as losses
+from lgap_bench.attack.problem import Estimate, Problem, estimate
+from lgap_bench.fraction import fraction
+from lgap_bench.noise import Noise, derive
+
+RECHECK_AFTER = 5  # steps before a sample that failed the fresh-draws check is checked again
+
+
+@dataclass(frozen=True)
+class PGD:
+    """x <- project(x + step_size * steepest ascent direction), from a zero or random start, several times.
+
+    Args:
+        steps: gradient steps per restart.
+        step_size: in [0, 1] pixel units (linf) or l2 length: a number, "2/255" or "eps/4".
+        start: `zero`, `random` (uniform in the ball) or `both`: restarts alternate, zero first (Lee and Kim 2023).
+        restarts: independent runs; the worst per sample is kept, judged on `select` draws.
+        draws: EOT draws per gradient; 1 where the view is deterministic.
+        loss: `cross_entropy`, `margin` or `dlr`.
+        target: `null` for untargeted; `random` (a wrong class by seed and sample) or `runner_up`.
+        class_weight: weight of the classification loss; 0 for attacks on the caption alone.
+        caption_weight: weight of the captioner's teacher-forced loss on the true caption.
+        keep: `best` (deterministic view: the first wrong or highest-loss iterate; randomized: chosen on select draws
+            between the iterate of highest EOT loss and the last) or `last` (as torchattacks does).
+        select_draws: fresh draws on which iterates and restarts are compared.
+        confirm_draws: a sample leaves early under a randomized view only when all of these fresh draws are wrong.
+    """
+
+    steps: int
+    step_size: str | float
+    start: str = "random"
+    restarts: int = 1
+    draws: int = 1
+    loss: str = "cross_entropy"
+    target: str | None = None
+    class_weight: float = 1.0
+    caption_weight: float = 0.0
+    keep: str = "best"
+    select_draws: int = 4
+    confirm_draws: int = 8
+
+    def __call__(self, problem: Problem) -> Tensor:
+        """Attacked images (B, C, H, W), inside the threat's ball."""
+        chosen = _Worst.of(problem, self.select_draws)
+        targets = self._targets(problem)
+        for restart in range(self.restarts):
+            left = [i for i in range(len(problem.x)) if not chosen.broken[i]]
+            if not left:
+                break
+            aims = None if targets is None else targets[left]
+            found, broken = self._run(problem.take(left), aims, restart)
+            chosen.offer(left, found, broken, restart, compare=self.restarts > 1)
+        return chosen.x
+
+    def _run(self, problem: Problem, targets: Tensor | None, restart: int) -> tuple[Tensor, Tensor]:
+        """One run: the chosen iterate of each sample, and which of them are broken for certain."""
+        x = self._start(problem, restart)
+        run = _Iterates(x, self.keep)
+        step_size = fraction(self.step_size, "attack.step_size", problem.threat.eps)
+        active = list(range(len(x)))
+        for step in range(self.steps + 1):
+            # The last pass only judges the last iterate: a deterministic view needs it, keep=last does not.
+            if step == self.steps and (self.keep == "last" or problem.view.randomized):
+                break
+            part = problem.take(active)
+            aims = None if targets is None else targets[active]
+            at = self._estimate(part, run.x[active], aims, restart, step)
+            run.note(active, at)
+            if self.keep == "best":
+                active = self._leave(problem, run, active, at, restart, step)
+                if not active:
+                    break
+            if step < self.steps:
+                here = [i for i, sample in enumerate(part.ids) if sample in {problem.ids[a] for a in active}]
+                moved = run.x[active] + problem.threat.ascend(at.gradient[here], step_size)
+                run.x[active] = problem.threat.project(moved, problem.x[active])
+        return self._settle(problem, run, restart), run.broken
+
+    def _estimate(self, part: Problem, x: Tensor, aims: Tensor | None, restart: int, step: int) -> Estimate:
+        def raised(logits: Tensor, labels: Tensor) -> Tensor:
+            plain = losses.targeted_cross_entropy if aims is not None else getattr(losses, self.loss)
+            return self.class_weight * plain(logits, labels)
+
+        draws = self.draws if part.view.randomized else 1
+        noise = part.stream("attack").draws(draws, restart, step)
+        return estimate(part, x, noise, raised, aims, self.caption_weight)
+
+    def _leave(
+        self, problem: Problem, run: _Iterates, active: list[int], at: Estimate, restart: int, step: int
+    ) -> list[int]:
+        """Drop broken samples: at once where the view is deterministic, else when fooled on fresh draws too."""
+        wrong = [a for a, bad in zip(active, (~at.correct).all(0).tolist(), strict=True) if bad]
+        if problem.view.randomized:
+            due = [a for a in wrong if step - run.checked[a] >= RECHECK_AFTER]
+            for a in due:
+                run.checked[a] = step
+            wrong = []
+            if due:
+                part = problem.take(due)
+                fresh = part.stream("select").draws(self.confirm_draws, restart, 1 + step)
+                fooled = (part.view.query(run.x[due], fresh).argmax(-1) != part.y).all(0).tolist()
+                wrong = [a for a, yes in zip(due, fooled, strict=True) if yes]
+        run.broken[wrong] = True
+        run.best[wrong] = run.x[wrong]
+        gone = set(wrong)
+        return [a for a in active if a not in gone]
+
+    def _settle(self, problem: Problem, run: _Iterates, restart: int) -> Tensor:
+        """Between the iterate of highest noisy loss and the last one, the worse on select draws that saw neither."""
+        if self.keep == "last":
+            return run.x
+        if not problem.view.randomized:
+            return run.best
+        open_ = [i for i in range(len(run.x)) if not run.broken[i]]
+        if open_:
+            part = problem.take(open_)
+            noise = part.stream("select").draws(self.select_draws, restart)
+            last_worse = _damage(part, run.x[open_], noise) > _damage(part, run.best[open_], noise)
+            switch = [a for a, yes in zip(open_, last_worse.tolist(), strict=True) if yes]
+            run.best[switch] = run.x[switch]
+        return run.best
+
+    def _start(self, problem: Problem, restart: int) -> Tensor:
+        zero = self.start == "zero" or (self.start == "both" and restart % 2 == 0)
+        if zero:
+            return problem.x.clone()
+        return problem.threat.random(problem.x, problem.stream("attack").draws(1, restart, -1))
+
+    def _targets(self, problem: Problem) -> Tensor | None:
+        if self.target is None:
+            return None
+        noise = problem.stream("select").draws(1, 0, -1)
+        logits = problem.view.query(problem.x, noise)[0]
+        if self.target == "runner_up":
+            return logits.scatter(1, problem.y[:, None], -torch.inf).argmax(1)
+        if self.target == "random":
+            others = logits.shape[1] - 1
+            shifts = [1 + derive(problem.seed, "target", sample) % others for sample in problem.ids]
+            return (problem.y + torch.tensor(shifts, device=problem.y.device)) % (others + 1)
+        raise ValueError(f"attack.target={self.target} is not known: use null, random or runner_up")
+
+
+class _Iterates:
+    """The current iterate of every sample, the best so far by the attacker's own loss, and who is broken."""
+
+    def __init__(self, x: Tensor, keep: str) -> None:
+        self.x, self.best = x.clone(), x.clone()
+        self.keep = keep
+        self.loss = torch.full((len(x),), -torch.inf, dtype=x.dtype, device=x.device)
+        self.broken = torch.zeros(len(x), dtype=torch.bool, device=x.device)
+        self.checked = [-RECHECK_AFTER] * len(x)
+
+    def note(self, active: list[int], at: Estimate) -> None:
+        """Remember the iterates whose loss rose."""
+        better = [a for a, yes in zip(active, (at.loss > self.loss[active]).tolist(), strict=True) if yes]
+        self.best[better] = self.x[better]
+        self.loss[active] = torch.maximum(self.loss[active], at.loss)
+
+
+@dataclass
+class _Worst:
+    """The worst image per sample over restarts, compared on select draws only."""
+
+    problem: Problem
+    draws: int
+    x: Tensor
+    broken: list[bool]
+    damage: Tensor
+
+    @classmethod
+    def of(cls, problem: Problem, draws: int) -> _Worst:
+        size = len(problem.x)
+        nothing = torch.full((size,), -torch.inf, dtype=problem.x.dtype, device=problem.x.device)
+        return cls(problem, draws, problem.x.clone(), [False] * size, nothing)
+
+    def offer(self, index: list[int], found: Tensor, broken: Tensor, restart: int, compare: bool) -> None:
+        """Keep the found images where they do more damage than what is held; all restarts meet the same draws."""
+        part = self.problem.take(index)
+        damage = (
+            _damage(part, found, part.stream("select").draws(self.draws, 0, -2)) if compare else torch.zeros(len(index))
+        )
+        for place, i in enumerate(index):
+            if damage[place] > self.damage[i] or bool(broken[place]):
+                self.x[i], self.damage[i] = found[place], damage[place]
+            self.broken[i] = self.broken[i] or bool(broken[place])
+
+
+def _damage(problem: Problem, x: Tensor, noise: Noise) -> Tensor:
+    """How broken x is: the share of wrong draws, ties decided by the mean margin squashed below one draw's weight."""
+    logits = problem.view.query(x, noise)
+    draws = len(logits)
+    rate = (logits.argmax(-1) != problem.y).to(x.dtype).mean(0)
+    margin = torch.stack([losses.margin(each, problem.y) for each in logits]).mean(0)
+    return rate + 0.4 / draws * torch.tanh(margin / 10)

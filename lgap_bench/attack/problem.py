@@ -1,0 +1,114 @@
+"""What every attack is given, and the one estimate of loss and gradient that gradient attacks share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from lgap_bench.attack.threat import Threat
+from lgap_bench.attack.view import View, slices
+from lgap_bench.noise import Noise, Stream, streams
+
+Loss = Callable[[Tensor, Tensor], Tensor]  # (logits, labels) -> per-row loss that the attacker raises
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A chunk of images to attack.
+
+    Attributes:
+        view: the defense, seen as the threat model allows.
+        x, y: images (B, C, H, W) in [0, 1] and labels (B,).
+        ids: sample ids, the keys of all noise.
+        threat: norm and budget.
+        seed: the cell's seed.
+        captions: the true caption of each image, for caption attacks.
+        published: attacks that reproduce a library's own count write it here, name -> (B,) bool.
+    """
+
+    view: View
+    x: Tensor
+    y: Tensor
+    ids: tuple[int, ...]
+    threat: Threat
+    seed: int
+    captions: list[str] = field(default_factory=list)
+    published: dict[str, Tensor] = field(default_factory=dict)
+
+    def stream(self, role: str) -> Stream:
+        """The noise of one role for these samples."""
+        return streams(self.seed, self.ids)[role]
+
+    def take(self, index: Sequence[int]) -> Problem:
+        """The same problem for some of the samples."""
+        rows = list(index)
+        captions = [self.captions[i] for i in rows] if self.captions else []
+        return replace(self, x=self.x[rows], y=self.y[rows], ids=tuple(self.ids[i] for i in rows), captions=captions)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Loss (B,), its gradient (B, C, H, W) and correctness (draws, B), over the draws of one iterate."""
+
+    loss: Tensor
+    gradient: Tensor
+    correct: Tensor
+    logits: Tensor
+
+
+def estimate(
+    problem: Problem,
+    x: Tensor,
+    noise: Noise,
+    loss: Loss,
+    targets: Tensor | None = None,
+    caption_weight: float = 0.0,
+) -> Estimate:
+    """Expectation over transformation (Athalye et al. 2018): mean loss and gradient at x over the draws of `noise`.
+
+    Draws are batched: draws * B rows in passes of at most `view.max_rows`. The caption is observed once for x. With
+    `caption_weight` c > 0 the loss gains c * -log p(true caption | x), the captioner's teacher-forced loss.
+    Raises FloatingPointError naming the sample if the gradient is not finite: a crash is never scored as robust.
+    """
+    view, draws = problem.view, len(noise) // len(x)
+    observed = view.observe(x, noise.rows(0, len(x)))
+    aim = problem.y if targets is None else targets
+    total, gradient = torch.zeros(len(x), dtype=x.dtype, device=x.device), torch.zeros_like(x)
+    logits: list[Tensor] = []
+    for first, last in slices(draws * len(x), view.max_rows):
+        rows = torch.arange(first, last, device=x.device) % len(x)
+        x_rows = x[rows].detach().requires_grad_(True)
+        seen = None if observed is None else [observed[i] for i in rows.tolist()]
+        with torch.enable_grad():
+            out = view.logits(x_rows, noise.rows(first, last), seen)
+            each = loss(out, aim[rows])
+            if out.requires_grad:
+                (part,) = torch.autograd.grad(each.sum(), x_rows)
+                gradient.index_add_(0, rows, part / draws)
+        total.index_add_(0, rows, each.detach().to(total.dtype) / draws)
+        logits.append(out.detach())
+    if caption_weight:
+        worded, part = caption_term(problem, x)
+        total, gradient = total + caption_weight * worded, gradient + caption_weight * part
+    finite = torch.isfinite(gradient).flatten(1).all(1)
+    if not bool(finite.all()):
+        raise FloatingPointError(f"gradient of sample {problem.ids[int((~finite).nonzero()[0])]} is not finite")
+    stacked = torch.cat(logits).view(draws, len(x), -1)
+    return Estimate(total, gradient, stacked.argmax(-1) == problem.y, stacked)
+
+
+def caption_term(problem: Problem, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Loss (B,) of the captioner on the true captions, and its gradient."""
+    captioner = problem.view.defense.purifier.captioner
+    if captioner is None or not hasattr(captioner, "loss"):
+        raise ValueError(
+            "attack.caption_weight > 0 needs a purifier with a captioner that can be attacked: use purifier=lgap with a BLIP captioner"
+        )
+    x = x.detach().requires_grad_(True)
+    with torch.enable_grad():
+        value = captioner.loss(x, problem.captions)
+        (gradient,) = torch.autograd.grad(value.sum(), x)
+    return value.detach(), gradient

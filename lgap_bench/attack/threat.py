@@ -1,0 +1,83 @@
+"""The threat: a norm and a budget in pixel units. Balls, projections, steepest steps and the final check in one place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lgap_bench.fraction import fraction
+from lgap_bench.noise import Noise
+
+TOLERANCE = 1e-6  # what float32 rounding may add at the edge of the ball or of [0, 1]
+
+
+def _per_sample(x: Tensor, values: Tensor) -> Tensor:
+    return values.view(-1, *([1] * (x.dim() - 1)))
+
+
+@dataclass(frozen=True)
+class Threat:
+    """All images within `eps` of x in the `norm`, intersected with [0, 1].
+
+    Attributes:
+        norm: `linf` or `l2`.
+        eps: budget in [0, 1] pixel units (linf) or the l2 length over all pixels; "8/255" is read as a fraction.
+    """
+
+    norm: str
+    eps: float
+
+    def __post_init__(self) -> None:
+        if self.norm not in ("linf", "l2"):
+            raise ValueError(f"threat.norm={self.norm} is not known: use linf or l2")
+        object.__setattr__(self, "eps", fraction(self.eps, "threat.eps"))
+        if not self.eps > 0 or (self.norm == "linf" and self.eps > 1):
+            raise ValueError(f"threat.eps={self.eps:g} is not in (0, 1]: write 8/255")
+
+    def length(self, delta: Tensor) -> Tensor:
+        """The norm of each perturbation, (B,)."""
+        flat = delta.flatten(1)
+        return flat.abs().amax(1) if self.norm == "linf" else flat.norm(dim=1)
+
+    def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
+        """Nearest point of the ball, then of [0, 1] (which stays inside both balls, since x is in [0, 1])."""
+        delta = x_adv - x
+        if self.norm == "linf":
+            delta = delta.clamp(-self.eps, self.eps)
+        else:
+            shrink = (self.eps / self.length(delta).clamp_min(1e-12)).clamp(max=1)
+            delta = delta * _per_sample(delta, shrink)
+        return (x + delta).clamp(0, 1)
+
+    def ascend(self, gradient: Tensor, step_size: float) -> Tensor:
+        """The step of this length that raises a linear function most: sign (linf) or normalised gradient (l2)."""
+        if self.norm == "linf":
+            return step_size * gradient.sign()
+        return step_size * gradient / _per_sample(gradient, self.length(gradient).clamp_min(1e-12))
+
+    def random(self, x: Tensor, noise: Noise) -> Tensor:
+        """A uniform point of the ball around each image, clipped to [0, 1]."""
+        if self.norm == "linf":
+            return (x + (2 * noise.uniform(x, "start") - 1) * self.eps).clamp(0, 1)
+        direction = noise.normal(x, "start")
+        radius = noise.uniform(x.flatten(1)[:, :1], "radius").squeeze(1) ** (1 / x[0].numel())
+        scale = self.eps * radius / self.length(direction).clamp_min(1e-12)
+        return (x + direction * _per_sample(x, scale)).clamp(0, 1)
+
+    def check(self, x_adv: Tensor, x: Tensor, ids: tuple[int, ...], attack: str) -> None:
+        """Raise ValueError naming the attack and the first sample outside the ball, outside [0, 1] or not finite."""
+        finite = torch.isfinite(x_adv).flatten(1).all(1)
+        boxed = (x_adv.flatten(1).amin(1) >= -TOLERANCE) & (x_adv.flatten(1).amax(1) <= 1 + TOLERANCE)
+        inside = self.length(x_adv - x) <= self.eps + TOLERANCE * max(1.0, self.eps)
+        for good, what in (
+            (finite, "is not finite"),
+            (boxed, "leaves [0, 1]"),
+            (inside, f"leaves the {self.norm} ball of {self.eps:g}"),
+        ):
+            if not bool(good.all()):
+                first = int((~good).nonzero()[0])
+                raise ValueError(
+                    f"attack={attack}: the image of sample {ids[first]} {what}: the attack is broken, no number is kept"
+                )

@@ -1,0 +1,92 @@
+"""BLIP captions (Li et al. 2022): greedy or beam search without gradient, and the teacher-forced loss with one."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lgap_bench import weights as weight_files
+from lgap_bench.finite import require_finite
+from lgap_bench.noise import Noise
+
+
+class Blip(nn.Module):
+    """Images (B, 3, H, W) in [0, 1] -> one sentence each. Deterministic; weights frozen.
+
+    Args:
+        model: a `BlipForConditionalGeneration`.
+        processor: its `BlipProcessor`: tokenizer, mean, std and size; resizing here is differentiable (bicubic).
+        prompt: the sentence's beginning; part of the caption.
+        beams, min_length, max_length: of the search, lengths in new tokens.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        processor: object,
+        prompt: str = "",
+        beams: int = 1,
+        min_length: int = 1,
+        max_length: int = 20,
+    ) -> None:
+        super().__init__()
+        self.model = model.eval().requires_grad_(False)
+        self.tokenizer = processor.tokenizer  # type: ignore[attr-defined]
+        images = processor.image_processor  # type: ignore[attr-defined]
+        self.register_buffer("mean", torch.tensor(images.image_mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(images.image_std).view(1, 3, 1, 1), persistent=False)
+        self.size = (images.size["height"], images.size["width"])
+        self.prompt, self.beams, self.min_length, self.max_length = prompt, beams, min_length, max_length
+
+    @torch.no_grad()
+    def forward(self, x: Tensor, noise: Noise | None = None) -> list[str]:
+        """The captions, prompt included, stripped."""
+        prompt = self.tokenizer([self.prompt] * len(x), return_tensors="pt").to(x.device)
+        tokens = self.model.generate(
+            pixel_values=self._pixels(x),
+            input_ids=prompt.input_ids,
+            attention_mask=prompt.attention_mask,
+            num_beams=self.beams,
+            min_new_tokens=self.min_length,
+            max_new_tokens=self.max_length,
+            do_sample=False,
+        )
+        return [text.strip() for text in self.tokenizer.batch_decode(tokens, skip_special_tokens=True)]
+
+    def loss(self, x: Tensor, captions: list[str]) -> Tensor:
+        """-log p(caption | x) per image, (B,), averaged over the caption's own tokens; differentiable in x.
+
+        The end-of-sentence token is left out: a true caption is a beginning ("a photo of a truck"), and going on
+        ("... on a road") is no mistake. So is the prompt, which the captioner is given.
+        """
+        words = self.tokenizer(captions, return_tensors="pt", padding=True).to(x.device)
+        ids, mask = words.input_ids.clone(), words.attention_mask
+        ids[:, 0] = self.model.config.text_config.bos_token_id  # BLIP's decoder starts with [DEC]
+        seen = self.model.vision_model(pixel_values=self._pixels(x))[0]
+        logits = self.model.text_decoder(
+            input_ids=ids,
+            attention_mask=mask,
+            encoder_hidden_states=seen,
+            encoder_attention_mask=torch.ones(seen.shape[:-1], dtype=torch.long, device=x.device),
+            return_dict=True,
+        ).logits
+        each = F.cross_entropy(logits[:, :-1].transpose(1, 2), ids[:, 1:], reduction="none")
+        counted = mask[:, 1:].bool() & (ids[:, 1:] != self.model.config.text_config.sep_token_id)
+        counted[:, : len(self.tokenizer(self.prompt).input_ids) - 2] = False
+        return (each * counted).sum(1) / counted.sum(1).clamp_min(1)
+
+    def _pixels(self, x: Tensor) -> Tensor:
+        if x.shape[-2:] != self.size:
+            x = F.interpolate(x, size=self.size, mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
+        return (x - self.mean) / self.std
+
+
+def load(weights: str, prompt: str = "", beams: int = 1, min_length: int = 1, max_length: int = 20) -> Blip:
+    """BLIP from a folder written by `save_pretrained`: model, tokenizer and image processor."""
+    from transformers import BlipForConditionalGeneration, BlipProcessor
+
+    folder = weight_files.locate(weights)
+    model = BlipForConditionalGeneration.from_pretrained(folder, use_safetensors=True)
+    require_finite(model, weights)
+    return Blip(model, BlipProcessor.from_pretrained(folder), prompt, beams, min_length, max_length)

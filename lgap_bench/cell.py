@@ -1,0 +1,98 @@
+"""A cell: the resolved config of one number of a table, its identity, and its parts built from it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from lgap_bench import weights as weight_files
+
+NUMERICS_VERSION = 1  # raised with every change of results; tests/test_frozen.py guards it
+GROUPS = ("dataset", "classifier", "purifier", "attack", "view", "threat")
+NUMBERS = ("n", "seed", "score_draws", "chunk", "dtype", "tf32")
+
+
+def resolve(cfg: DictConfig, choices: Mapping[str, str]) -> dict[str, Any]:
+    """The config as plain data, with the chosen name of every group beside it (`purifier_name`, ...).
+
+    The top-level `prior` and `captioner` are dropped: what a purifier uses of them stands inside it by interpolation,
+    so a part that is not used is neither loaded nor counted in the identity.
+    """
+    plain = OmegaConf.to_container(cfg, resolve=True)
+    assert isinstance(plain, dict)
+    cell = {str(key): value for key, value in plain.items() if key not in ("prior", "captioner", "experiment", "hydra")}
+    for group in GROUPS:
+        cell[f"{group}_name"] = choices[group]
+    captioner = cell["purifier"].get("captioner")
+    same = captioner == plain.get("captioner")
+    cell["captioner_name"] = None if captioner is None else choices["captioner"] if same else "empty"
+    return cell
+
+
+def identity(cell: dict[str, Any], device_class: str) -> dict[str, Any]:
+    """All that can change the numbers: configs with weights replaced by their content's SHA-256, no paths, no names."""
+    part = {key: _fingerprinted(cell[key]) for key in (*GROUPS, *NUMBERS)}
+    return {**part, "device": device_class, "numerics_version": NUMERICS_VERSION}
+
+
+def record_id(identity_: dict[str, Any]) -> str:
+    """16 hex digits of the SHA-256 of an identity."""
+    return hashlib.sha256(json.dumps(identity_, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _fingerprinted(node: Any) -> Any:
+    if isinstance(node, dict):
+        return {
+            key: weight_files.fingerprint(child)
+            if key == "weights" and isinstance(child, str)
+            else _fingerprinted(child)
+            for key, child in node.items()
+            if key not in ("limits", "recompute", "sizes")
+        }
+    return [_fingerprinted(child) for child in node] if isinstance(node, list) else node
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a cell is composed of, built and on its device."""
+
+    dataset: Any
+    defense: Any
+    attack: Any
+    view: Any
+    threat: Any
+
+
+def build(cell: dict[str, Any], device: str) -> Parts:
+    """Instantiate every part from its `_target_`; purifiers bring their prior and captioner inside their own config."""
+    import torch
+
+    from lgap_bench.defense import Defense
+
+    dtype = getattr(torch, cell["dtype"])
+    defense = Defense(part(cell["purifier"]), part(cell["classifier"])).to(device=device, dtype=dtype)
+    return Parts(
+        dataset=part(cell["dataset"]),
+        defense=defense,
+        attack=part(cell["attack"]),
+        view=part(cell["view"], defense=defense, max_rows=cell["max_rows"]),
+        threat=part(cell["threat"]),
+    )
+
+
+def part(config: dict[str, Any], **given: Any) -> Any:
+    """hydra.utils.instantiate without the keys that describe rather than build."""
+    from hydra.utils import instantiate
+
+    return instantiate(_built(config), **given)
+
+
+def _built(node: Any) -> Any:
+    if isinstance(node, dict):
+        return {key: _built(child) for key, child in node.items() if key not in ("limits", "sizes")}
+    return node

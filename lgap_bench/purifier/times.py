@@ -1,0 +1,44 @@
+"""Which timesteps a purification visits. Without torch, so that settings that leave no step are refused at once."""
+
+from __future__ import annotations
+
+
+def timesteps(
+    steps: int, strength: float | None, start: int | None, spacing: str, train_steps: int = 1000, offset: int = 0
+) -> list[int]:
+    """The decreasing integer timesteps t_1 > ... > t_k at which the network is called; t_1 is the noise level of z_t*.
+
+    Args:
+        steps: length of the full schedule (with `strength`), or the number of calls (with `start`).
+        strength: fraction of the schedule that is run, in (0, 1]; int(steps * strength) calls, as in img2img pipelines.
+        start: explicit first timestep; `steps` calls evenly spaced from it down to 0. Excludes `strength`.
+        spacing: `leading` (Stable Diffusion: multiples of train_steps // steps, plus `offset`) or `trailing` (counted
+            down from the last step). With few steps `leading` starts far below strength * train_steps.
+    """
+    if (strength is None) == (start is None):
+        raise ValueError(
+            f"purifier.strength={strength} and purifier.start={start}: give exactly one of them, the other null"
+        )
+    if not 1 <= steps <= train_steps:
+        raise ValueError(f"purifier.steps={steps} is not in [1, {train_steps}]")
+    if start is not None:
+        if not steps <= start < train_steps:
+            raise ValueError(
+                f"purifier.start={start} is not in [{steps}, {train_steps - 1}]: a timestep that leaves room for purifier.steps={steps} calls"
+            )
+        return [round(start - i * start / steps) for i in range(steps)]
+    assert strength is not None
+    if not 0 < strength <= 1:
+        raise ValueError(f"purifier.strength={strength} is not in (0, 1]: write 0.5")
+    calls = int(steps * strength)
+    if calls == 0:
+        raise ValueError(
+            f"purifier.strength={strength} of purifier.steps={steps} leaves no step: raise one so that their product is at least 1"
+        )
+    if spacing == "leading":
+        full = [i * (train_steps // steps) + offset for i in range(steps)][::-1]
+    elif spacing == "trailing":
+        full = [round(train_steps - i * train_steps / steps) - 1 for i in range(steps)]
+    else:
+        raise ValueError(f"purifier.spacing={spacing} is not known: use leading or trailing")
+    return full[steps - calls :]

@@ -1,0 +1,1 @@
+"""The miniature's weights (`digits/`) and the code that trained them (`make zoo`)."""
