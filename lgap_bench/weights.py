@@ -13,23 +13,41 @@ ZOO = Path(__file__).parent / "zoo"
 MANIFEST = ZOO / "SHA256SUMS"
 
 
-def locate(weights: str) -> Path:
-    """`embedded:digits/blip` -> the folder inside the package; anything else is a path. Raises if nothing is there."""
+# What a latent diffusion model consists of, in Stable Diffusion's folder layout.
+LATENT_PARTS = {
+    "vae": "*.safetensors",
+    "unet": "*.safetensors",
+    "text_encoder": "*.safetensors",
+    "tokenizer": "*.json",
+    "scheduler": "*.json",
+}
+
+
+def locate(weights: str, parts: dict[str, str] | None = None) -> Path:
+    """`embedded:digits/blip` -> the folder inside the package; anything else is a path. Raises if nothing is there.
+
+    `parts` are subfolders that must be there too, each with a file of that pattern.
+    """
     embedded = weights.startswith(EMBEDDED)
     path = ZOO / weights.removeprefix(EMBEDDED) if embedded else Path(weights).expanduser()
+    mend = (
+        "reinstall lgap-bench or run `make zoo`"
+        if embedded
+        else "give a folder written by save_pretrained (safetensors)"
+    )
     if not path.is_dir() or not any(path.rglob("*.safetensors")):
-        mend = (
-            "reinstall lgap-bench or run `make zoo`"
-            if embedded
-            else "give a folder written by save_pretrained (safetensors)"
-        )
         raise ValueError(f"weights={weights}: no *.safetensors in {path}: {mend}")
+    for part, pattern in (parts or {}).items():
+        if not any((path / part).glob(pattern)):
+            raise ValueError(f"weights={weights}: no {pattern} in {path / part}: {mend}")
     return path
 
 
 def inspect(weights: str) -> None:
     """Refuse weights that are missing, cut off or (embedded ones) changed, before anything heavy is imported."""
     folder = locate(weights)
+    if (folder / "model_index.json").is_file():
+        locate(weights, LATENT_PARTS)
     expected = manifest() if weights.startswith(EMBEDDED) else {}
     for file in sorted(folder.rglob("*.safetensors")):
         problem = _damage(file)
@@ -82,7 +100,8 @@ def _damage(file: Path) -> str | None:
             return "its header is cut off or not safetensors"
         try:
             header = json.loads(stream.read(length))
-            end = max((entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"), default=0)
-        except (ValueError, KeyError, TypeError, AttributeError):
+            ends = [int(entry["data_offsets"][1]) for name, entry in header.items() if name != "__metadata__"]
+            end = max(ends, default=0)
+        except (ValueError, LookupError, TypeError, AttributeError):
             return "its header is not safetensors"
     return None if size == 8 + length + end else f"{size} bytes instead of {8 + length + end}"

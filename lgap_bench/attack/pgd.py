@@ -9,8 +9,9 @@ from torch import Tensor
 
 from lgap_bench.attack import loss as losses
 from lgap_bench.attack.problem import Estimate, Problem, estimate
+from lgap_bench.attack.select import damage
 from lgap_bench.fraction import fraction
-from lgap_bench.noise import Noise, derive
+from lgap_bench.noise import derive
 
 RECHECK_AFTER = 5  # steps before a sample that failed the fresh-draws check is checked again
 
@@ -124,7 +125,7 @@ class PGD:
         if open_:
             part = problem.take(open_)
             noise = part.stream("select").draws(self.select_draws, restart)
-            last_worse = _damage(part, run.x[open_], noise) > _damage(part, run.best[open_], noise)
+            last_worse = damage(part, run.x[open_], noise) > damage(part, run.best[open_], noise)
             switch = [a for a, yes in zip(open_, last_worse.tolist(), strict=True) if yes]
             run.best[switch] = run.x[switch]
         return run.best
@@ -185,19 +186,10 @@ class _Worst:
     def offer(self, index: list[int], found: Tensor, broken: Tensor, restart: int, compare: bool) -> None:
         """Keep the found images where they do more damage than what is held; all restarts meet the same draws."""
         part = self.problem.take(index)
-        damage = (
-            _damage(part, found, part.stream("select").draws(self.draws, 0, -2)) if compare else torch.zeros(len(index))
+        harm = (
+            damage(part, found, part.stream("select").draws(self.draws, 0, -2)) if compare else torch.zeros(len(index))
         )
         for place, i in enumerate(index):
-            if damage[place] > self.damage[i] or bool(broken[place]):
-                self.x[i], self.damage[i] = found[place], damage[place]
+            if harm[place] > self.damage[i] or bool(broken[place]):
+                self.x[i], self.damage[i] = found[place], harm[place]
             self.broken[i] = self.broken[i] or bool(broken[place])
-
-
-def _damage(problem: Problem, x: Tensor, noise: Noise) -> Tensor:
-    """How broken x is: the share of wrong draws, ties decided by the mean margin squashed below one draw's weight."""
-    logits = problem.view.query(x, noise)
-    draws = len(logits)
-    rate = (logits.argmax(-1) != problem.y).to(x.dtype).mean(0)
-    margin = torch.stack([losses.margin(each, problem.y) for each in logits]).mean(0)
-    return rate + 0.4 / draws * torch.tanh(margin / 10)

@@ -33,9 +33,8 @@ def accuracy(correct: Correct, resamples: int = 2000, seed: int = 0) -> Accuracy
     averaged. The interval resamples images (shared by all seeds: weights and images are the same), then seeds, then
     draws within an image, since draws of one image are not independent.
     """
-    seeds, images, draws = correct.shape
     rate = correct.mean(axis=2)
-    low, high = _interval(rate, draws, resamples, np.random.default_rng(seed))
+    low, high = _interval(rate, correct.shape[2], resamples, np.random.default_rng(seed))
     everything = 100 * float(rate.mean())
     return Accuracy(
         mean=everything,

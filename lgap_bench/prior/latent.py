@@ -108,7 +108,7 @@ def load(weights: str) -> LatentPrior:
     from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
     from transformers import CLIPTextModel, CLIPTokenizer
 
-    folder = weight_files.locate(weights)
+    folder = weight_files.locate(weights, weight_files.LATENT_PARTS)
     prior = LatentPrior(
         AutoencoderKL.from_pretrained(folder / "vae", use_safetensors=True),
         UNet2DConditionModel.from_pretrained(folder / "unet", use_safetensors=True),

@@ -16,7 +16,11 @@ class Purifier(nn.Module):
     """
 
     randomized: bool = False
-    captioner: nn.Module | None = None
+    captioner: nn.Module | None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.captioner = None  # here and not on the class: a class attribute would hide a submodule of that name
 
     def observe(self, x: Tensor, noise: Noise) -> list[str] | None:
         """What the purifier reads off the image without gradient, one entry per row (LGAP: the captions), or None."""

@@ -40,6 +40,7 @@ def reverse(
     prior: Prior,
     x: Tensor,
     times: Sequence[int],
+    targets: Sequence[int],
     condition: object,
     sampler: Sampler,
     noise: Noise,
@@ -47,10 +48,11 @@ def reverse(
     sampler_noise: bool = False,
     recompute: bool = True,
 ) -> Tensor:
-    """Denoise x from times[0] to 0; differentiable through every step and the guidance.
+    """Denoise x from times[0] to targets[-1]; differentiable through every step and the guidance.
 
     Args:
-        times: decreasing timesteps; the last step goes to t < 0.
+        times: decreasing timesteps at which the network is called.
+        targets: where each of these steps leads; below 0 is the end of the trajectory.
         sampler_noise: whether the sampler is handed noise (stochastic samplers).
         recompute: under autograd keep only each step's input and recompute the step backward: memory of one step
             instead of all, for one more forward. Noise is keyed, so the recomputed step is the same.
@@ -63,7 +65,7 @@ def reverse(
         n = noise.normal(x_t, f"step {t}") if sampler_noise else None
         return sampler(x_t, e, prior.alpha(t), prior.alpha(s), n)
 
-    for t, s in zip(times, [*times[1:], -1], strict=True):
+    for t, s in zip(times, targets, strict=True):
         x = recomputed(step, x, t, s) if recompute else step(x, t, s)
     return x
 

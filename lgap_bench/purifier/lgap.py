@@ -10,7 +10,7 @@ from lgap_bench.prior.latent import LatentPrior
 from lgap_bench.purifier import sampler
 from lgap_bench.purifier.base import Purifier
 from lgap_bench.purifier.diffusion import add_noise, recomputed, reverse
-from lgap_bench.purifier.times import timesteps
+from lgap_bench.purifier.times import targets, timesteps
 
 
 class LGAP(Purifier):
@@ -53,6 +53,7 @@ class LGAP(Purifier):
             raise ValueError(f"purifier.guidance_scale={guidance_scale} is negative: use 1 for none, 5 as the release")
         self.prior, self.captioner = prior, captioner
         self.times = timesteps(steps, strength, start, spacing, prior.train_steps, prior.steps_offset)
+        self.targets = targets(self.times, steps, start, prior.train_steps)
         self.guidance_scale, self.negative_prompt = guidance_scale, negative_prompt
         self.resize_in, self.resize_out = resize_in, resize_out
         self.recompute = recompute
@@ -69,7 +70,7 @@ class LGAP(Purifier):
         seen = _resize(x, self.resize_in)
         z_0 = recomputed(self.prior.encode, seen, noise) if self.recompute else self.prior.encode(seen, noise)
         z_t = add_noise(z_0, self.prior.alpha(self.times[0]), noise)
-        z_0 = reverse(self.prior, z_t, self.times, C, sampler.ddim, noise, recompute=self.recompute)
+        z_0 = reverse(self.prior, z_t, self.times, self.targets, C, sampler.ddim, noise, recompute=self.recompute)
         purified = recomputed(self.prior.decode, z_0) if self.recompute else self.prior.decode(z_0)
         return _resize(purified, self.resize_out or (x.shape[-1] if self.resize_in else None)).clamp(0, 1)
 

@@ -38,7 +38,23 @@ def timesteps(
     if spacing == "leading":
         full = [i * (train_steps // steps) + offset for i in range(steps)][::-1]
     elif spacing == "trailing":
-        full = [round(train_steps - i * train_steps / steps) - 1 for i in range(steps)]
+        stride = (train_steps - train_steps / steps) - train_steps  # numpy.arange's, so that halves round as diffusers'
+        full = [round(train_steps + i * stride) - 1 for i in range(steps)]
     else:
         raise ValueError(f"purifier.spacing={spacing} is not known: use leading or trailing")
-    return full[steps - calls :]
+    visited = full[steps - calls :]
+    if visited[0] >= train_steps:
+        raise ValueError(
+            f"purifier.steps={steps} with spacing={spacing} starts at timestep {visited[0]}, past the model's last, "
+            f"{train_steps - 1}: use fewer steps"
+        )
+    return visited
+
+
+def targets(times: list[int], steps: int, start: int | None, train_steps: int = 1000) -> list[int]:
+    """The timestep each call steps to; below 0 is the end of the trajectory.
+
+    With an explicit `start` the next time. Else t - train_steps // steps as in diffusers' DDIM, which is the next time
+    too, but for `trailing` schedules whose steps do not divide train_steps: there it may lie one beside it.
+    """
+    return [*times[1:], -1] if start is not None else [t - train_steps // steps for t in times]

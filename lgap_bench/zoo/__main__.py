@@ -6,7 +6,7 @@ import argparse
 import time
 from pathlib import Path
 
-COMPONENTS = ("standard", "adversarial", "blip", "vae", "unet", "pixel")
+COMPONENTS = ("standard", "adversarial", "blip", "vae", "unet", "pixel", "figures")
 
 
 def main() -> None:
@@ -18,7 +18,7 @@ def main() -> None:
 
     import torch
 
-    from lgap_bench.zoo import captioner, classifiers, latent, pixel
+    from lgap_bench.zoo import captioner, classifiers, figures, latent, pixel
 
     # One thread: two components train side by side, and the sums come out the same on any number of cores.
     torch.set_num_threads(1)
@@ -30,6 +30,7 @@ def main() -> None:
         "vae": lambda work: latent.train_vae(out / "latent" / "vae", work),
         "unet": lambda work: latent.train_unet(out / "latent", work),
         "pixel": lambda work: pixel.train(out / "pixel", work),
+        "figures": lambda work: figures.write_cards(out),
     }[arguments.component]
     began = time.process_time()
     train(arguments.work)

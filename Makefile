@@ -1,0 +1,63 @@
+# Everything starts here: `make demo` and `make test` set up .venv first (python3.11 and make are enough).
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+ZOO := lgap_bench/zoo/digits
+
+.PHONY: help install demo test lint lock zoo zoo-figures wheel clean
+
+help:
+	@echo "make demo   LGAP against ever better attackers, in miniature (about two minutes after the install)"
+	@echo "make test   the test suite        make lint   ruff and mypy"
+	@echo "make zoo    train the miniature's weights anew (under an hour of CPU)"
+	@echo "make lock   pin every dependency with hashes in requirements.lock"
+
+install: $(STAMP)
+
+# uv is taken from PATH, or installed into the virtual environment.
+$(STAMP): requirements.lock pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is missing: install Python 3.11 or newer and call make PYTHON=python3.12"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	command -v uv >/dev/null || test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet uv
+	UV=$$(command -v uv || echo $(BIN)/uv); \
+	  $$UV pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock && \
+	  $$UV pip install --quiet --python $(BIN)/python --no-deps -e .
+	touch $@
+
+demo: install
+	$(BIN)/lgap-bench demo
+
+test: install
+	$(BIN)/python -m pytest
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# No uv.lock: it names download hosts. Hashes pin the content wherever it is downloaded from.
+lock:
+	UV=$$(command -v uv || echo $(BIN)/uv); \
+	  $$UV pip compile --quiet --universal --generate-hashes --extra dev --python-version 3.11 \
+	  --custom-compile-command "make lock" pyproject.toml -o requirements.lock
+
+# Two components train side by side, one thread each; a killed training resumes. Delete a folder to train it anew.
+zoo: install
+	$(MAKE) -j2 $(addprefix zoo-,standard blip adversarial pixel unet finetuned)
+	$(MAKE) zoo-figures
+
+zoo-unet: zoo-vae
+zoo-finetuned: zoo-unet zoo-blip zoo-standard
+zoo-%:
+	$(BIN)/python -m lgap_bench.zoo $*
+
+# The model cards and SHA256SUMS, from weights as they are.
+zoo-figures: install
+	$(BIN)/python -m lgap_bench.zoo figures
+
+wheel: install
+	$(BIN)/python -m build --wheel
+
+clean:
+	rm -rf dist build .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,202 @@
+"""AutoAttack (Croce and Hein 2020) and its Auto-PGD alone, through the authors' code.
+
+Deterministic view: the library runs exactly as published, filters and all, and its images are returned. Its random
+numbers are the chunk's (it hides which samples it passes on), seeded by the cell's seed. Randomized view: every sample
+is attacked by every member on means over draws (lgap_bench/attack/expectation.py), and the worst image per sample is
+chosen on `select` draws; noise and random starts are the sample's, only Square's squares are the chunk's.
+Either way the library's own count is written to `problem.published["as_published"]`, (B,), true where it says robust.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from lgap_bench.attack import expectation, libraries
+from lgap_bench.attack.expectation import Expectation, Run
+from lgap_bench.attack.problem import Problem
+from lgap_bench.attack.select import Worst
+from lgap_bench.attack.view import slices
+from lgap_bench.noise import Noise
+
+MEMBERS = {"standard": ("apgd-ce", "apgd-t", "fab-t", "square"), "rand": ("apgd-ce", "apgd-dlr")}
+CLASSES = {"apgd-dlr": 3, "apgd-t": 4}  # the DLR losses divide by the third and fourth largest logit
+NORMS = {"linf": "Linf", "l2": "L2"}
+STEPS = 100  # the library's, for APGD and FAB
+
+
+@dataclass(frozen=True)
+class APGD:
+    """Auto-PGD alone, one random start.
+
+    Args:
+        loss: `cross_entropy` or `dlr`.
+        n_iter: gradient steps.
+        draws: EOT draws per gradient; a deterministic view needs one and takes one.
+        select_draws: fresh draws on which iterates are compared under a randomized view.
+    """
+
+    loss: str = "cross_entropy"
+    n_iter: int = STEPS
+    draws: int = 20
+    select_draws: int = 10
+
+    def __call__(self, problem: Problem) -> Tensor:
+        """Attacked images (B, C, H, W), inside the threat's ball. Raises FloatingPointError on a bad gradient."""
+        names = {"cross_entropy": "apgd-ce", "dlr": "apgd-dlr"}
+        if self.loss not in names:
+            raise ValueError(f"attack.loss={self.loss} is not known: use cross_entropy or dlr")
+        return _attack(problem, [names[self.loss]], f"attack.loss={self.loss}", self)
+
+
+@dataclass(frozen=True)
+class AutoAttack:
+    """The ensemble: `standard` (APGD-CE, targeted APGD, targeted FAB, Square) or `rand` (APGD-CE and APGD-DLR).
+
+    Args:
+        version: `standard` or `rand`.
+        draws: EOT draws per gradient; the library takes 20 for `rand`, 1 for `standard`. A deterministic view takes one.
+        n_iter: steps of APGD and FAB. With fewer than 100 it is not AutoAttack: for tests.
+        n_queries: queries of Square; the library's is 5000.
+        select_draws: fresh draws on which members and iterates are compared under a randomized view.
+    """
+
+    version: str = "standard"
+    draws: int = 20
+    n_iter: int = STEPS
+    n_queries: int = 5000
+    select_draws: int = 10
+
+    def __call__(self, problem: Problem) -> Tensor:
+        """Attacked images (B, C, H, W), inside the threat's ball. Raises FloatingPointError on a bad gradient."""
+        if self.version not in MEMBERS:
+            raise ValueError(f"attack.version={self.version} is not known: use standard or rand")
+        return _attack(problem, MEMBERS[self.version], f"attack.version={self.version}", self)
+
+
+def _attack(problem: Problem, members: Sequence[str], key: str, settings: APGD | AutoAttack) -> Tensor:
+    """Refuse too few classes, then attack inside a fence around the global generators."""
+    noise = problem.stream("select").take([0]).draws(1, 0, -1)
+    classes = problem.view.query(problem.x[:1], noise).shape[-1]
+    needed = max(CLASSES.get(member, 2) for member in members)
+    if classes < needed:
+        mend = "attack=pgd" if "apgd-ce" in members and len(members) == 1 else "attack=apgd_ce"
+        raise ValueError(
+            f"{key} needs a classifier of at least {needed} classes, and this one has {classes}: use {mend}"
+        )
+    # The library's inner loops keep a growing graph unless told not to; gradients are taken where they are needed.
+    with libraries.fenced(), torch.no_grad():
+        library = _library(problem, members, classes, settings)
+        run = _every_sample if problem.view.randomized else _as_published
+        return run(problem, library, settings).to(problem.x.dtype)
+
+
+def _library(problem: Problem, members: Sequence[str], classes: int, settings: APGD | AutoAttack) -> Any:
+    """The library's AutoAttack with the settings of its versions `standard` and `rand`, one draw per pass."""
+    kind = libraries.autoattack().AutoAttack
+    original = "attacks_to_run" in inspect.signature(kind).parameters  # the API of fra31/auto-attack
+    chosen = {"attacks_to_run": list(members), "verbose": False} if original else {"attacks": list(members)}
+    norm, eps = NORMS[problem.threat.norm], problem.threat.eps
+    library = kind(
+        _Logits(problem), norm=norm, eps=eps, seed=problem.seed, version="custom", device=problem.x.device, **chosen
+    )
+    steps, targets = settings.n_iter, min(9, classes - 1)  # the library fails where there are fewer targets than 9
+    library.apgd, library.apgd_targeted = _apgd(library.apgd, steps), _apgd(library.apgd_targeted, steps)
+    library.fab.n_restarts, library.fab.n_iter = 1, steps
+    library.apgd_targeted.n_target_classes = library.fab.n_target_classes = targets
+    library.square.n_queries = getattr(settings, "n_queries", library.square.n_queries)
+    return library
+
+
+def _apgd(like: Any, n_iter: int, model: Expectation | None = None) -> Any:
+    """The library's APGD built anew, since its schedule follows from n_iter when it is built; on `model`, if given."""
+    given = {key: getattr(like, key) for key in ("norm", "eps", "seed", "device", "logger")}
+    return type(like)(model or like.model, n_iter=n_iter, n_restarts=1, is_tf_model=model is not None, **given)
+
+
+def _as_published(problem: Problem, library: Any, settings: APGD | AutoAttack) -> Tensor:
+    """The library's own run on a deterministic view, and its own labels."""
+    perturb = library.fab.perturb
+    # A vanishing gradient makes FAB return NaN, which the library takes for a success and never shows to Square.
+    library.fab.perturb = lambda x, y: expectation.finite_or(perturb(x, y), x)
+    evaluate, x = library.run_standard_evaluation, problem.x.float().contiguous()
+    given = {"bs": len(x), "return_labels": True} if "bs" in inspect.signature(evaluate).parameters else {}
+    x_adv, predicted = evaluate(x, problem.y, **(given or {"batch_size": len(x)}))
+    problem.published["as_published"] = predicted == problem.y
+    return x_adv
+
+
+def _every_sample(problem: Problem, library: Any, settings: APGD | AutoAttack) -> Tensor:
+    """Every sample by every member; the worst image on `select` draws, and the library's single-draw count beside it.
+
+    Unlike the published loop, no sample leaves after an unlucky draw, neither a clean one nor an attacked one.
+    """
+    torch.manual_seed(problem.seed)  # Square's squares; as the library does, but inside the fence
+    worst = Worst(problem, problem.stream("select").draws(settings.select_draws))
+    robust = Expectation(problem, 1, member=len(library.attacks_to_run)).once(problem.x)
+    for number, name in enumerate(library.attacks_to_run):
+        at = Expectation(problem, settings.draws, number)
+        returned, left = at.x, at.once(problem.x)
+        for run in _runs(name, library, at, settings.n_iter):
+            for candidate in run.candidates:
+                worst.offer(candidate.to(problem.x.dtype))
+            newly = left & run.fooled
+            returned[newly] = run.returned[newly]
+            left = left & ~newly
+        robust = robust & at.once(returned)
+    problem.published["as_published"] = robust
+    return worst.x
+
+
+def _runs(name: str, library: Any, at: Expectation, n_iter: int) -> Iterator[Run]:
+    """The runs of one member by the library's name for it."""
+    if name == "fab-t":
+        return expectation.fab_targeted(library.fab, at)
+    if name == "square":
+        return expectation.square(library.square, at)
+    if name == "apgd-t":
+        targeted = _apgd(library.apgd_targeted, n_iter, at)
+        targeted.n_target_classes = library.apgd_targeted.n_target_classes
+        return expectation.apgd_targeted(targeted, at)
+    attack = _apgd(library.apgd, n_iter, at)
+    attack.loss = name.removeprefix("apgd-")
+    return expectation.apgd(attack, at)
+
+
+class _Logits:
+    """A deterministic view as the function of images that the library wants."""
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Logits (rows, classes) in float32, with the view's gradient, checked on its way back."""
+        tracked = x.requires_grad and torch.is_grad_enabled()
+        pixels = x.to(self.problem.x.dtype, copy=True)
+        pieces = slices(len(x), self.problem.view.max_rows)
+        # Pieces are recomputed in the backward pass, so that the graph of one at a time is held.
+        recompute = tracked and len(pieces) > 1
+        logits = torch.cat([self._forward(pixels[a:b], recompute) for a, b in pieces]).float()
+        if tracked:
+            pixels.register_hook(self._check)
+            # A view that grants no gradient at all grants zero, where the library would stop with an error.
+            logits = logits + 0 * pixels.flatten(1).sum(1, keepdim=True)
+        return logits
+
+    def _forward(self, x: Tensor, recompute: bool) -> Tensor:
+        if recompute:
+            return checkpoint(self._forward, x, False, use_reentrant=False)
+        # Nothing is drawn here. The id -1 is no sample's: a part that looks samples up fails instead of reading another's.
+        noise = Noise((0,) * len(x), (-1,) * len(x), self.problem.seed)
+        view = self.problem.view
+        return view.logits(x, noise, view.observe(x, noise))
+
+    def _check(self, gradient: Tensor) -> None:
+        if not bool(torch.isfinite(gradient).all()):
+            raise FloatingPointError(f"a gradient in the chunk of sample {self.problem.ids[0]} is not finite")

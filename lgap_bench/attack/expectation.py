@@ -1,0 +1,169 @@
+"""AutoAttack's members on a randomized view: its own code, fed with means over draws, without single-draw filters.
+
+The library decides by single draws whom to attack, when a sample is broken and which iterate to return; on a randomized
+defense each of these keeps lucky samples unmoved. Here the library's inner loops are called directly on the whole chunk,
+so every row is a known sample, and every number they see is a mean over the EOT draws (Athalye et al. 2018).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lgap_bench.attack import loss as losses
+from lgap_bench.attack.problem import Loss, Problem, estimate
+from lgap_bench.noise import Noise
+
+
+@dataclass
+class Expectation:
+    """A randomized view with the methods that the library calls on its models, all of them means over `draws`.
+
+    Noise is keyed by sample id, with the member's number as the restart and the count of calls as the step.
+    """
+
+    problem: Problem
+    draws: int
+    member: int
+    calls: int = 0
+
+    @property
+    def x(self) -> Tensor:
+        """The clean images as the library wants them: float32, contiguous, and a copy that it may write to."""
+        return self.problem.x.float().contiguous().clone()
+
+    def noise(self, draws: int) -> Noise:
+        """Fresh `attack` noise at every call."""
+        self.calls += 1
+        return self.problem.stream("attack").draws(draws, self.member, self.calls)
+
+    def once(self, x: Tensor) -> Tensor:
+        """Whether each image is classified right on one draw, (B,): the library's notion of success."""
+        return self._query(x, 1)[0].argmax(-1) == self.problem.y
+
+    def start(self) -> Tensor:
+        """APGD's random start, a direction scaled to the edge of the ball; by sample, not from the global generator."""
+        noise, x, threat = self.noise(1), self.x, self.problem.threat
+        direction = 2 * noise.uniform(x, "start") - 1 if threat.norm == "linf" else noise.normal(x, "start")
+        length = threat.length(direction).clamp_min(1e-12).view(-1, *([1] * (x.dim() - 1)))
+        return x + threat.eps * direction / length
+
+    def ranked(self, x: Tensor) -> Tensor:
+        """Mean logits (B, classes) with the label's on top, so that the library's k-th class is never the label."""
+        return self._query(x, self.draws).mean(0).scatter(1, self.problem.y[:, None], torch.inf)
+
+    # What APGD calls where its `is_tf_model` is set: (logits of the last draw, mean loss (B,), mean gradient).
+    def get_logits_loss_grad_xent(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Cross-entropy."""
+        return self._estimate(x, losses.cross_entropy)
+
+    def get_logits_loss_grad_dlr(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Difference of logits ratio."""
+        return self._estimate(x, losses.dlr)
+
+    def get_logits_loss_grad_target(self, x: Tensor, y: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Targeted difference of logits ratio."""
+        return self._estimate(x, _paired(losses.targeted_dlr), torch.stack([y, target], 1))
+
+    # What FAB calls.
+    def label(self, x: Tensor) -> Tensor:
+        """Most frequent prediction, (B,); clean images pass as right, so that FAB's filter keeps every sample."""
+        if torch.equal(x, self.x):
+            return self.problem.y
+        return self._query(x, self.draws).argmax(-1).mode(0).values
+
+    def difference(self, x: Tensor, y: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Target's logit minus the label's (B, 1), and its gradient (B, 1, C, H, W)."""
+        _, value, gradient = self._estimate(x, _paired(_logit_difference), torch.stack([y, target], 1))
+        return value[:, None], gradient[:, None]
+
+    # What Square calls.
+    def margin_and_loss(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Margin as its loss; the margin by which it would stop stays positive, so that no lucky draw ends a sample."""
+        margin = torch.stack([losses.margin(each, y) for each in self._query(x, self.draws)]).mean(0)
+        return torch.ones_like(margin), -margin
+
+    def _query(self, x: Tensor, draws: int) -> Tensor:
+        return self.problem.view.query(x.to(self.problem.x.dtype), self.noise(draws)).float()
+
+    def _estimate(self, x: Tensor, loss: Loss, targets: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        at = estimate(self.problem, x.detach().to(self.problem.x.dtype), self.noise(self.draws), loss, targets)
+        return at.logits[-1].float(), at.loss.float(), at.gradient.float()
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one run of a member found for every sample.
+
+    Attributes:
+        candidates: images to compare on `select` draws.
+        returned: the image that the library would hand back where it believes to have succeeded.
+        fooled: where it believes so, by single draws.
+    """
+
+    candidates: tuple[Tensor, ...]
+    returned: Tensor
+    fooled: Tensor
+
+
+def apgd(attack: Any, at: Expectation) -> Iterator[Run]:
+    """Auto-PGD (Croce and Hein 2020, algorithm 1) on a loss whose mean over draws is raised."""
+    yield _single(attack, at)
+
+
+def apgd_targeted(attack: Any, at: Expectation) -> Iterator[Run]:
+    """Targeted Auto-PGD against the most likely wrong classes in turn."""
+    order = at.ranked(at.x).argsort(1, descending=True)
+    for place in range(1, 1 + min(attack.n_target_classes, order.shape[1] - 1)):
+        attack.y_target = order[:, place]
+        yield _single(attack, at)
+
+
+def _single(attack: Any, at: Expectation) -> Run:
+    """The iterate of the best mean loss, and the last one that a single draw got wrong (a late one, where it is broken)."""
+    attack.init_hyperparam(at.x)
+    best, right, _, last_wrong = attack.attack_single_run(at.x, at.problem.y, x_init=at.start())
+    return Run((best, last_wrong), last_wrong, ~right.bool())
+
+
+def fab_targeted(attack: Any, at: Expectation) -> Iterator[Run]:
+    """Targeted FAB (Croce and Hein 2020b): the nearest image over the boundary; what lies outside the ball is projected.
+
+    The library drops images outside the ball. The boundary is where half of the draws are wrong.
+    """
+    attack._get_predicted_label, attack._predict_fn = at.label, at.ranked
+    attack.get_diff_logits_grads_batch_targeted = at.difference
+    threat, x = at.problem.threat, at.x
+    for target in range(2, 2 + min(attack.n_target_classes, at.ranked(x).shape[1] - 1)):
+        attack.target_class = target
+        found = finite_or(attack.attack_single_run(x, at.problem.y, is_targeted=True), x)
+        inside = threat.length(found - x) <= threat.eps
+        yield Run((threat.project(found, x),), found, ~at.once(found) & inside)
+
+
+def square(attack: Any, at: Expectation) -> Iterator[Run]:
+    """Square (Andriushchenko et al. 2020): random search on the mean margin; the squares are one stream per chunk."""
+    attack.margin_and_loss = at.margin_and_loss
+    attack.init_hyperparam(at.x)
+    _, found = attack.attack_single_run(at.x, at.problem.y)
+    yield Run((found,), found, ~at.once(found))
+
+
+def finite_or(found: Tensor, x: Tensor) -> Tensor:
+    """The found images, x where they are not finite: FAB divides zero by zero where a gradient vanishes."""
+    finite = torch.isfinite(found).flatten(1).all(1)
+    return torch.where(finite.view(-1, *([1] * (x.dim() - 1))), found, x)
+
+
+def _paired(loss: Any) -> Loss:
+    """A loss of (logits, labels, targets) as one of (logits, pairs): `estimate` repeats a single tensor per draw."""
+    return lambda logits, pair: loss(logits, pair[:, 0], pair[:, 1])
+
+
+def _logit_difference(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
+    true, aim = (logits.gather(1, index[:, None]).squeeze(1) for index in (labels, targets))
+    return aim - true

@@ -1,0 +1,78 @@
+"""The command `lgap-bench`: `run` (the Hydra app), `report`, `demo`. Errors are one line; heavy imports are lazy."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+
+USAGE = """lgap-bench: how robust is a classifier behind an adversarial purifier?
+
+  lgap-bench run [group=name ...] [key=value ...]    measure one cell (or -m to sweep): see `lgap-bench run --help`
+  lgap-bench report [--outputs DIR] [--csv FILE]     one table of all records, seeds merged
+  lgap-bench demo [--outputs DIR]                    LGAP against ever better attackers, in miniature
+  lgap-bench --version
+"""
+
+
+def main() -> None:
+    """Dispatch on the first word."""
+    command, rest = (sys.argv[1], sys.argv[2:]) if len(sys.argv) > 1 else ("--help", [])
+    if command in ("--help", "-h", "help"):
+        print(USAGE, end="")
+    elif command == "--version":
+        from lgap_bench import __version__
+
+        print(__version__)
+    elif command in ("run", "report", "demo"):
+        sys.argv = [f"lgap-bench {command}", *rest]
+        one_line_errors(_COMMANDS[command])
+    else:
+        print(f"lgap-bench: {command} is not a command: use run, report or demo", file=sys.stderr)
+        sys.exit(2)
+
+
+def one_line_errors(command: Callable[[], object]) -> None:
+    """Run a command; what the user can mend is printed as one line with exit code 1, our own bugs keep their traceback.
+
+    HYDRA_FULL_ERROR=1 shows the traceback of everything.
+    """
+    asked = os.environ.get("HYDRA_FULL_ERROR")
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing six lines and exiting
+    try:
+        command()
+    except KeyboardInterrupt:
+        print("\nlgap-bench: interrupted; finished chunks are kept, the same call resumes", file=sys.stderr)
+        sys.exit(130)
+    except Exception as error:
+        from lgap_bench.errors import is_users, sentence
+
+        if asked == "1" or not is_users(error):
+            raise
+        print(sentence(error), file=sys.stderr)
+        sys.exit(1)
+
+
+def _run() -> None:
+    from lgap_bench.run import main as run
+
+    run()
+
+
+def _report() -> None:
+    from lgap_bench.report.table import main as report
+
+    report()
+
+
+def _demo() -> None:
+    from lgap_bench.demo import main as demo
+
+    demo()
+
+
+_COMMANDS: dict[str, Callable[[], None]] = {"run": _run, "report": _report, "demo": _demo}
+
+
+if __name__ == "__main__":
+    main()

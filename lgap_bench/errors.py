@@ -1,0 +1,25 @@
+"""Which errors are the user's to mend, and how they read: one line."""
+
+from __future__ import annotations
+
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+
+USERS = (ValueError, OSError, HydraException, OmegaConfBaseException)
+
+
+def is_users(error: BaseException) -> bool:
+    """Whether the user can mend this error; anything else is our bug and keeps its traceback."""
+    if type(error).__name__ == "InstantiationException":
+        return isinstance(error.__cause__, USERS)
+    return isinstance(error, USERS)
+
+
+def sentence(error: BaseException) -> str:
+    """One line; Hydra's wrapping exceptions are unwrapped to the one that says what is wrong."""
+    while type(error).__name__ == "InstantiationException" and error.__cause__ is not None:
+        error = error.__cause__
+    text = " ".join(str(error).split("Config search path")[0].split())
+    if "Could not override" in text:
+        text += ": see `lgap-bench run --help` for groups and `lgap-bench run --cfg job` for keys"
+    return f"lgap-bench: {text}"

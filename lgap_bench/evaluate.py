@@ -1,0 +1,158 @@
+"""The loop over chunks: attack, check, score with fresh draws, save. It never knows which purifier or attack it holds."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lgap_bench.attack.loss import margin
+from lgap_bench.attack.problem import Problem
+from lgap_bench.attack.view import Full
+from lgap_bench.cell import Parts
+from lgap_bench.defense import Defense
+from lgap_bench.metric.accuracy import accuracy
+from lgap_bench.metric.caption import names_label
+from lgap_bench.noise import streams
+from lgap_bench.record import PICTURES, Chunk, Record
+
+Progress = Callable[[int, int, float, float], None]  # samples done, n, robust so far in percent, seconds left
+
+
+def evaluate(parts: Parts, cell: dict[str, Any], record: Record, device: str, progress: Progress) -> list[Chunk]:
+    """Attack and score the first n samples, chunk by chunk; finished chunks are taken from the record.
+
+    Returns the chunks: per-sample columns and, for the first images, pictures.
+    """
+    n, size = cell["n"], cell["chunk"]
+    if n > len(parts.dataset):
+        raise ValueError(f"n={n} is more than dataset={cell['dataset_name']} has: {len(parts.dataset)} images")
+    chunks: list[Chunk] = []
+    began, fresh = time.monotonic(), 0
+    for index, start in enumerate(range(0, n, size)):
+        rows = slice(start, min(start + size, n))
+        chunk = record.chunk(index)
+        if chunk is None:
+            at = time.monotonic()
+            chunk = _chunk(parts, cell, rows, device)
+            chunk["seconds"] = np.asarray(time.monotonic() - at)
+            record.save_chunk(index, chunk)
+            fresh += rows.stop - start
+        chunks.append(chunk)
+        right = np.concatenate([_correct(c, "attacked")[:, ~c["failed"]].mean(0) for c in chunks])
+        pace = (time.monotonic() - began) / max(fresh, 1)
+        progress(rows.stop, n, 100 * float(right.mean()) if len(right) else float("nan"), pace * (n - rows.stop))
+    return chunks
+
+
+def _chunk(parts: Parts, cell: dict[str, Any], rows: slice, device: str) -> Chunk:
+    """Everything about one run of samples."""
+    data = parts.dataset
+    dtype = getattr(torch, cell["dtype"])
+    x = data.images[rows].to(device=device, dtype=dtype)
+    y = data.labels[rows].to(device)
+    ids = tuple(data.ids[rows].tolist())
+    problem = Problem(parts.view, x, y, ids, parts.threat, cell["seed"], [data.true_caption(k) for k in y.tolist()])
+    x_adv, failed = _attacked(parts, problem, cell["attack_name"])
+    if cell["attack_name"] != "none":
+        parts.threat.check(x_adv, x, ids, cell["attack_name"])
+
+    defense: Defense = parts.defense
+    columns: Chunk = {"id": np.asarray(ids), "label": y.cpu().numpy(), "failed": failed.cpu().numpy()}
+    for name, images in (("clean", x), ("attacked", x_adv)):
+        columns |= _scored(parts, cell, images, y, ids, name)
+    delta = (x_adv - x).flatten(1)
+    columns["linf"] = delta.abs().amax(1).double().cpu().numpy()
+    columns["l2"] = delta.norm(dim=1).double().cpu().numpy()
+    for name, flags in problem.published.items():
+        columns[name] = flags.cpu().numpy()
+    if rows.start == 0:
+        noise = streams(cell["seed"], ids[:PICTURES])["score"].draws(1)
+        with torch.no_grad():
+            for name, images in (("clean", x), ("attacked", x_adv)):
+                few = images[:PICTURES]
+                columns[f"picture_{name}"] = _pixels(few)
+                columns[f"picture_purified_{name}"] = _pixels(defense.purifier(few, noise))
+    if cell["keep_images"]:
+        columns["image_attacked"] = x_adv.float().cpu().numpy()
+    return columns
+
+
+def _attacked(parts: Parts, problem: Problem, name: str) -> tuple[Tensor, Tensor]:
+    """The attacked images and which samples failed: a crash is a recorded state, never a robust sample.
+
+    When a chunk's gradient is not finite, its samples are attacked one by one so that only the culprits are lost.
+    """
+    failed = torch.zeros(len(problem.x), dtype=torch.bool)
+    try:
+        return parts.attack(problem).detach(), failed
+    except FloatingPointError:
+        x_adv = problem.x.clone()
+        for i in range(len(problem.x)):
+            try:
+                x_adv[i : i + 1] = parts.attack(problem.take([i])).detach()
+            except FloatingPointError:
+                failed[i] = True
+        return x_adv, failed
+
+
+@torch.no_grad()
+def _scored(parts: Parts, cell: dict[str, Any], x: Tensor, y: Tensor, ids: tuple[int, ...], name: str) -> Chunk:
+    """Predictions and margins of the defense on fresh `score` draws, of the bare classifier, and the captions.
+
+    Clean and attacked images meet the same score draws, which no attack has seen.
+    """
+    defense: Defense = parts.defense
+    draws = cell["score_draws"] if defense.randomized else 1
+    noise = streams(cell["seed"], ids)["score"].draws(draws)
+    logits = Full(defense, cell["max_rows"]).query(x, noise)
+    if logits.shape[-1] < len(parts.dataset.classes):
+        raise ValueError(
+            f"classifier={cell['classifier_name']} has {logits.shape[-1]} classes, dataset={cell['dataset_name']} has "
+            f"{len(parts.dataset.classes)}: choose a classifier of that data set"
+        )
+    columns = {
+        f"{name}_prediction": logits.argmax(-1).cpu().numpy(),
+        f"{name}_margin": torch.stack([-margin(each, y) for each in logits]).double().cpu().numpy(),
+        f"{name}_undefended": defense.classifier(x).argmax(-1).cpu().numpy(),
+    }
+    captions = defense.observe(x, noise.rows(0, len(x)))
+    if captions is not None:
+        named = [names_label(c, k, parts.dataset.classes) for c, k in zip(captions, y.tolist(), strict=True)]
+        columns[f"{name}_caption"] = np.asarray(captions)
+        columns[f"{name}_caption_label"] = np.asarray(named)
+    return columns
+
+
+def _correct(chunk: Chunk, name: str) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    return chunk[f"{name}_prediction"] == chunk["label"]
+
+
+def _pixels(x: Tensor) -> np.ndarray[Any, np.dtype[np.float32]]:
+    return x.float().permute(0, 2, 3, 1).cpu().numpy()
+
+
+def summarise(chunks: list[Chunk]) -> dict[str, Any]:
+    """A cell's numbers, in percent, over the samples whose attack did not fail."""
+    kept = np.concatenate([~chunk["failed"] for chunk in chunks])
+    summary: dict[str, Any] = {"failed": int((~kept).sum()), "status": "complete" if kept.all() else "partial"}
+    for name, title in (("clean", "natural"), ("attacked", "robust")):
+        correct = np.concatenate([_correct(chunk, name) for chunk in chunks], axis=1).T
+        undefended = np.concatenate([chunk[f"{name}_undefended"] == chunk["label"] for chunk in chunks])
+        chosen = kept if name == "attacked" else np.ones_like(kept)
+        if chosen.any():
+            summary[title] = vars(accuracy(correct[None, chosen]))
+            summary[f"undefended_{title}"] = 100 * float(undefended[chosen].mean())
+        if f"{name}_caption_label" in chunks[0]:
+            named = np.concatenate([chunk[f"{name}_caption_label"] for chunk in chunks])
+            summary[f"caption_label_{name}"] = 100 * float(named[chosen].mean()) if chosen.any() else None
+    if "as_published" in chunks[0]:
+        summary["as_published"] = 100 * float(np.concatenate([chunk["as_published"] for chunk in chunks]).mean())
+    summary["score_draws"] = int(chunks[0]["clean_prediction"].shape[0])
+    for norm in ("linf", "l2"):
+        summary[f"mean_{norm}"] = float(np.concatenate([chunk[norm] for chunk in chunks]).mean())
+    return summary

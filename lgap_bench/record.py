@@ -1,0 +1,163 @@
+"""What is kept of a cell: one folder named by the cell's identity. Every table and figure is made from records alone.
+
+outputs/records/<id>/   config.yaml      the resolved config
+                        identity.json    all that can change the numbers; <id> is its hash
+                        chunks/*.npz     finished chunks, while the cell runs
+                        samples.parquet  one row per sample
+                        summary.json     the cell's numbers, and the SHA-256 of samples.parquet
+                        run.json         when, how long, with which versions: nothing that identifies
+                        pictures.npz     the first images, clean, attacked and purified; grid.png draws them
+                        images.npz       all attacked images, where keep_images is set
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Chunk = dict[str, NDArray[Any]]
+PICTURES = 8  # images of the first chunk that are kept for the grid
+
+
+@dataclass(frozen=True)
+class Record:
+    """A cell's folder; whole once `summary.json` exists, which is written last."""
+
+    folder: Path
+
+    @property
+    def complete(self) -> bool:
+        """Whether the cell was finished."""
+        return (self.folder / "summary.json").exists()
+
+    def begin(self, cell: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
+        """Create the folder and write what identifies the cell."""
+        (self.folder / "chunks").mkdir(parents=True, exist_ok=True)
+        _write(self.folder / "identity.json", _json(identity))
+        _write(self.folder / "config.yaml", _yaml(cell))
+
+    def chunk(self, index: int) -> Chunk | None:
+        """A finished chunk, or None. Raises ValueError if its file is damaged."""
+        file = self._chunk_file(index)
+        if not file.exists():
+            return None
+        try:
+            with np.load(file, allow_pickle=False) as arrays:
+                return dict(arrays)
+        except (OSError, ValueError, zipfile.BadZipFile, KeyError) as error:
+            raise ValueError(
+                f"record chunk {file} is damaged ({error}): delete this file, it is computed again"
+            ) from None
+
+    def save_chunk(self, index: int, chunk: Chunk) -> None:
+        """Write a chunk so that a kill leaves either the whole file or none."""
+        file = self._chunk_file(index)
+        part = file.with_suffix(f".{os.getpid()}.part")
+        with part.open("wb") as stream:
+            np.savez(stream, **chunk)  # type: ignore[arg-type]
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(part, file)
+
+    def finish(self, chunks: list[Chunk], summary: dict[str, Any], run: Mapping[str, Any]) -> None:
+        """Merge the chunks into samples.parquet, write the pictures, then the summary that makes the record whole."""
+        import pyarrow.parquet as parquet
+
+        samples = self.folder / "samples.parquet"
+        part = samples.with_suffix(".part")
+        parquet.write_table(_table(chunks), part)
+        os.replace(part, samples)
+        pictures = {
+            key.removeprefix("picture_"): value for key, value in chunks[0].items() if key.startswith("picture_")
+        }
+        _save_npz(self.folder / "pictures.npz", pictures)
+        if "image_attacked" in chunks[0]:
+            _save_npz(self.folder / "images.npz", {"attacked": np.concatenate([c["image_attacked"] for c in chunks])})
+        _write(self.folder / "run.json", _json(run))
+        summary = {**summary, "samples_sha256": hashlib.sha256(samples.read_bytes()).hexdigest()}
+        _write(self.folder / "summary.json", _json(summary))
+        shutil.rmtree(self.folder / "chunks", ignore_errors=True)
+
+    def summary(self) -> dict[str, Any]:
+        """The cell's numbers. Raises ValueError if the record is damaged: a wrong number is worse than none."""
+        file = self.folder / "summary.json"
+        try:
+            summary = json.loads(file.read_text())
+            digest = hashlib.sha256((self.folder / "samples.parquet").read_bytes()).hexdigest()
+            if summary["samples_sha256"] != digest:
+                raise ValueError("samples.parquet is not the one its summary was made from")
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"record {self.folder} is damaged ({error}): delete this folder, the cell is computed again"
+            ) from None
+        return summary
+
+    def samples(self) -> dict[str, list[Any]]:
+        """The columns of samples.parquet."""
+        import pyarrow.parquet as parquet
+
+        return parquet.read_table(self.folder / "samples.parquet").to_pydict()
+
+    def run(self) -> dict[str, Any]:
+        """When and how long the cell ran."""
+        return json.loads((self.folder / "run.json").read_text())
+
+    def pictures(self) -> dict[str, NDArray[Any]]:
+        """The first images: `clean`, `attacked`, `purified_clean`, `purified` (B, H, W, C) in [0, 1]."""
+        with np.load(self.folder / "pictures.npz", allow_pickle=False) as arrays:
+            return dict(arrays)
+
+    def _chunk_file(self, index: int) -> Path:
+        return self.folder / "chunks" / f"{index:05d}.npz"
+
+
+def records(outputs: Path) -> list[Record]:
+    """All finished records below an outputs folder, in the order of their ids."""
+    folders = sorted((outputs / "records").glob("*/summary.json"))
+    return [Record(file.parent) for file in folders]
+
+
+def _table(chunks: list[Chunk]) -> Any:
+    """Columns of all chunks; (K, B) arrays become one list of K per sample."""
+    import pyarrow as arrow
+
+    columns = {}
+    for name in chunks[0]:
+        if name.startswith(("picture_", "image_")) or chunks[0][name].ndim == 0:
+            continue
+        values = [row for chunk in chunks for row in (chunk[name].T if chunk[name].ndim == 2 else chunk[name]).tolist()]
+        columns[name] = values
+    return arrow.table(columns)
+
+
+def _json(content: Mapping[str, Any]) -> str:
+    return json.dumps(content, indent=2, sort_keys=True) + "\n"
+
+
+def _yaml(content: Mapping[str, Any]) -> str:
+    from omegaconf import OmegaConf
+
+    return OmegaConf.to_yaml(OmegaConf.create(dict(content)))
+
+
+def _write(path: Path, text: str) -> None:
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    part.write_text(text)
+    os.replace(part, path)
+
+
+def _save_npz(path: Path, arrays: Chunk) -> None:
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    with part.open("wb") as stream:
+        np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]
+    os.replace(part, path)

@@ -1,0 +1,174 @@
+"""One cell: compose, check, evaluate chunk by chunk, save the record, print it. `python -m lgap_bench.run key=value ...`"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from lgap_bench import __version__
+from lgap_bench.cell import build, identity, record_id, resolve
+from lgap_bench.check import check, writable
+from lgap_bench.errors import is_users, sentence
+from lgap_bench.record import Record
+
+PACKAGE = Path(__file__).parent
+# Beside the package in a checkout, inside it in a wheel.
+CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
+
+
+FAILED: list[str] = []  # cells of this process that could not run: Hydra hands no job's result back
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
+def app(cfg: DictConfig) -> None:
+    """The Hydra application: one cell per job. A cell that cannot run is named, and the sweep goes on."""
+    try:
+        record = run_cell(cfg, HydraConfig.get().runtime.choices)
+    except Exception as error:
+        if not is_users(error):
+            raise
+        FAILED.append(sentence(error))
+        print(FAILED[-1], file=sys.stderr)
+    else:
+        print(one_screen(record))
+
+
+def main() -> None:
+    """Run the application; exit code 1 if any cell could not run."""
+    app()
+    if FAILED:
+        sys.exit(1)
+
+
+def run_cell(cfg: DictConfig, choices: Mapping[str, str], quiet: bool = False) -> Record:
+    """Measure one cell, or answer from its record. Raises ValueError in one line for anything the user can mend."""
+    cell = resolve(cfg, choices)
+    check(cell)
+    device, device_class = _device(cell["device"])
+    named = identity(cell, device_class)
+    record = Record(Path(cell["outputs"]) / "records" / record_id(named))
+    if record.complete:
+        record.summary()  # a damaged record is refused, not shown
+        return record
+    writable(record.folder, "outputs")
+
+    began = time.monotonic()
+    _settings(cell)
+    from lgap_bench.evaluate import evaluate, summarise
+    from lgap_bench.report.grid import draw_grid
+
+    parts = build(cell, device)
+    record.begin(cell, named)
+    progress = _Progress(f"{cell['purifier_name']} under {cell['attack_name']}", quiet)
+    chunks = evaluate(parts, cell, record, device, progress)
+    progress.end()
+    names = {key: value for key, value in cell.items() if key.endswith("_name")}
+    facts = {"id": record.folder.name, "n": cell["n"], "seed": cell["seed"], "norm": cell["threat"]["norm"]}
+    summary = {**facts, "eps": str(cell["threat"]["eps"]), **names, **summarise(chunks)}
+    record.finish(chunks, summary, _run_facts(chunks, began, device_class))
+    draw_grid(record, parts.dataset.classes)
+    return record
+
+
+def _device(wanted: str) -> tuple[str, str]:
+    """The torch device and its class for the identity; torch is imported only where a GPU may be."""
+    driver = Path("/proc/driver/nvidia/version").exists() or Path("/dev/dxg").exists()
+    if wanted == "cpu" or (wanted == "auto" and not driver):
+        return "cpu", "cpu"
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda", torch.cuda.get_device_name()
+    if wanted == "auto":
+        return "cpu", "cpu"
+    raise ValueError("device=cuda but no CUDA device is available: use device=cpu")
+
+
+def _settings(cell: Mapping[str, Any]) -> None:
+    """What has to be set once per process; each of them is a key of the cell."""
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a cell never downloads: its weights were checked above
+    import torch
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
+    diffusers_logging.disable_progress_bar()
+    diffusers_logging.set_verbosity_error()
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = cell["tf32"]
+    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
+    if cell["threads"]:
+        torch.set_num_threads(cell["threads"])
+
+
+def _run_facts(chunks: list[Any], began: float, device_class: str) -> dict[str, Any]:
+    from importlib.metadata import version
+
+    packages = ("torch", "diffusers", "transformers", "pyautoattack", "torchattacks")
+    return {
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "seconds": round(sum(float(chunk["seconds"]) for chunk in chunks), 3),
+        "seconds_of_last_call": round(time.monotonic() - began, 3),
+        "device": device_class,
+        "lgap-bench": __version__,
+        "python": sys.version.split()[0],
+        **{name: version(name) for name in packages},
+    }
+
+
+class _Progress:
+    """Robust-so-far and the time left: one rewritten line on a terminal, a line per chunk in a log."""
+
+    def __init__(self, title: str, quiet: bool) -> None:
+        self.title, self.quiet, self.live = title, quiet, sys.stderr.isatty()
+
+    def __call__(self, done: int, n: int, robust: float, left: float) -> None:
+        if self.quiet:
+            return
+        line = f"{self.title}: {done}/{n}  robust so far {robust:5.1f} %  {left:4.0f} s left"
+        print(f"\r{line:<78}" if self.live else line, end="" if self.live else "\n", file=sys.stderr, flush=True)
+
+    def end(self) -> None:
+        """Finish the rewritten line."""
+        if self.live and not self.quiet:
+            print(file=sys.stderr)
+
+
+def one_screen(record: Record) -> str:
+    """A cell's numbers as a person reads them."""
+    s, run = record.summary(), record.run()
+    lines = [
+        f"{s['purifier_name']} + {s['classifier_name']} on {s['dataset_name']}, {s['attack_name']} (view {s['view_name']}), "
+        f"{s['norm']} {s['eps']}, n = {s['n']}, seed {s['seed']}"
+    ]
+    for title in ("natural", "robust"):
+        if title in s:
+            a = s[title]
+            lines.append(
+                f"  {title:8} {a['mean']:5.1f}  [{a['low']:.1f}, {a['high']:.1f}]   any of {s['score_draws']}: "
+                f"{a['any_of_k']:.1f}   majority: {a['majority_of_k']:.1f}   undefended: {s[f'undefended_{title}']:.1f}"
+            )
+    if s.get("caption_label_clean") is not None:
+        lines.append(
+            f"  caption names the label: clean {s['caption_label_clean']:.1f}, attacked {s['caption_label_attacked']:.1f}"
+        )
+    if "as_published" in s:
+        lines.append(f"  the library's own count (as_published): {s['as_published']:.1f}")
+    if s["failed"]:
+        lines.append(f"  partial: the attack failed on {s['failed']} samples, which count neither way")
+    lines.append(f"  {run['seconds']:.1f} s   record and pictures: {record.folder}")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    from lgap_bench.cli import one_line_errors
+
+    one_line_errors(main)

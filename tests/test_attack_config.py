@@ -1,0 +1,79 @@
+"""Every attack preset: the view it brings, the view that the command line puts in its place, and the protocol's numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from lgap_bench.attack.autoattack import APGD, AutoAttack
+from lgap_bench.attack.none import NoAttack
+from lgap_bench.attack.pgd import PGD
+from lgap_bench.cell import part, resolve
+from lgap_bench.check import within
+from lgap_bench.fraction import fraction
+from lgap_bench.run import CONF
+
+CLASSIC = dict(restarts=1, draws=1, class_weight=1.0, caption_weight=0.0)
+# preset -> its view, its class, and what its protocol fixes; step sizes at 8/255
+PRESETS: dict[str, tuple[str, type, dict[str, Any]]] = {
+    "none": ("none", NoAttack, {}),
+    "fgsm": ("blind", PGD, CLASSIC | dict(steps=1, step_size=8 / 255, start="zero")),
+    "pgd": ("blind", PGD, CLASSIC | dict(steps=40, step_size=2 / 255, start="random")),
+    "bpda": ("bpda", PGD, CLASSIC | dict(steps=40, step_size=2 / 255, start="zero")),
+    "bpda_eot": ("bpda", PGD, CLASSIC | dict(steps=40, step_size=2 / 255, start="zero", draws=15)),
+    "full": ("full", PGD, CLASSIC | dict(steps=20, step_size=1 / 255, start="zero", draws=4)),
+    "full_strong": ("full", PGD, CLASSIC | dict(steps=200, step_size=0.007, start="both", draws=20, restarts=2)),
+    "caption": ("caption", PGD, CLASSIC | dict(steps=40, step_size=2 / 255, class_weight=0.0, caption_weight=1.0)),
+    "joint": ("bpda", PGD, CLASSIC | dict(steps=40, step_size=2 / 255, start="zero", caption_weight=1.0)),
+    "full_joint": ("full", PGD, CLASSIC | dict(steps=20, step_size=1 / 255, start="zero", draws=4, caption_weight=1.0)),
+    "apgd_ce": ("full", APGD, dict(loss="cross_entropy", n_iter=100)),
+    "autoattack_standard": ("full", AutoAttack, dict(version="standard", n_iter=100, n_queries=5000)),
+    "autoattack_rand": ("full", AutoAttack, dict(version="rand", n_iter=100, draws=20)),
+}
+
+
+def cell(*overrides: str) -> dict[str, Any]:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("config", list(overrides), return_hydra_config=True)
+    return resolve(cfg, cfg.hydra.runtime.choices)
+
+
+def test_the_table_names_every_preset():
+    assert {path.stem for path in (CONF / "attack").glob("*.yaml")} == set(PRESETS)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_brings_its_view_and_its_protocol(name):
+    view, kind, numbers = PRESETS[name]
+    composed = cell(f"attack={name}")
+    assert composed["view_name"] == view
+    assert composed["view"]["_target_"].lower().endswith("view" if view == "none" else view)
+    attack = part(composed["attack"])
+    assert type(attack) is kind
+    for key, value in numbers.items():
+        found = fraction(getattr(attack, key), key, 8 / 255) if key == "step_size" else getattr(attack, key)
+        assert found == (pytest.approx(value, rel=1e-3) if isinstance(value, float) else value), key
+    for key, limit in composed["attack"].get("limits", {}).items():
+        assert within(composed["attack"][key], limit), (key, limit)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_the_command_line_overrules_the_preset_view(name):
+    other = "bpda" if PRESETS[name][0] == "blind" else "blind"
+    assert cell(f"attack={name}", f"view={other}")["view_name"] == other
+    assert cell(f"view={other}", f"attack={name}")["view_name"] == other
+
+
+@pytest.mark.parametrize("name", [name for name in PRESETS if name != "none"])
+def test_every_knob_has_its_reason_in_its_own_file(name):
+    lines = (CONF / "attack" / f"{name}.yaml").read_text().split("limits:")[0].splitlines()
+    assert lines[0].startswith("# ")
+    knobs = [
+        line
+        for line in lines
+        if ":" in line and line[0].isalpha() and line.split(":")[0] not in ("defaults", "_target_")
+    ]
+    assert knobs
+    assert all(" # " in line for line in knobs), knobs
