@@ -44,11 +44,10 @@ lock:
 
 # Two components train side by side, one thread each; a killed training resumes. Delete a folder to train it anew.
 zoo: install
-	$(MAKE) -j2 $(addprefix zoo-,standard blip adversarial pixel unet finetuned)
+	$(MAKE) -j2 $(addprefix zoo-,standard blip adversarial pixel unet)
 	$(MAKE) zoo-figures
 
 zoo-unet: zoo-vae
-zoo-finetuned: zoo-unet zoo-blip zoo-standard
 zoo-%:
 	$(BIN)/python -m lgap_bench.zoo $*
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lgap_bench.attack import expectation, libraries
-from lgap_bench.attack.autoattack import APGD, AutoAttack, _apgd, _library
+from lgap_bench.attack.autoattack import APGD, MEMBERS, AutoAttack, _apgd, _library
 from lgap_bench.attack.expectation import Expectation
 from lgap_bench.attack.threat import Threat
 from lgap_bench.attack.view import Bpda, Full
@@ -83,6 +83,22 @@ def test_a_deterministic_view_gets_the_library_itself(ten, images, make_problem,
     assert torch.equal(found, expected)
     assert torch.equal(problem.published["as_published"], predicted == y)
     assert size < 8 or 0 < (predicted == y).sum() < 8, "a test in which all or none break would say little"
+
+
+@pytest.mark.parametrize("norm", THREATS)
+def test_every_setting_of_every_member_is_the_library_standard(ten, images, make_problem, norm):
+    kind, threat = libraries.autoattack().AutoAttack, THREATS[norm]
+    theirs = kind(ten, norm=NORM[norm], eps=threat.eps, seed=0, version="standard")
+    ours = _library(make_problem(ten, images(1), threat=threat), theirs.attacks_to_run, 10, AutoAttack("standard"))
+    assert tuple(theirs.attacks_to_run) == MEMBERS["standard"]
+    for member in ("apgd", "apgd_targeted", "fab", "square"):
+        plain, given = (
+            {key: value for key, value in vars(getattr(a, member)).items() if isinstance(value, int | float | str)}
+            for a in (theirs, ours)
+        )
+        assert given.pop("device", None) in (None, torch.device("cpu"))
+        plain.pop("device", None)
+        assert given == plain, member
 
 
 @pytest.mark.parametrize("norm", THREATS)
@@ -170,6 +186,24 @@ def test_a_randomized_view_attacks_also_what_one_draw_calls_wrong(ten, images, m
     assert not problem.published["as_published"].any()
 
 
+def test_members_look_at_no_single_draw_on_a_randomized_view(ten, images, make_problem):
+    x = images(3)
+    y = (ten(x).argmax(1) + torch.tensor([0, 1, 2])) % 10  # two are wrong from the start
+    problem = make_problem(ten, x, y, Jitter(), threat=Threat("linf", 32 / 255))
+    library = _library(problem, ["apgd-t", "square"], 10, SHORT)
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        at = Expectation(problem, 2, 0)
+        assert torch.equal(at.ranked(x).argmax(1), y), "targets are counted from the label down, so it is never one"
+        at.calls = 0
+        (run,) = expectation.square(library.square, at)
+        assert run.fooled.all()
+        # One start, n_queries steps and the closing draw: a fooled sample goes on to a better mean.
+        assert at.calls == 1 + SHORT.n_queries + 1
+        at.calls = 0
+        list(expectation.apgd(_apgd(library.apgd, SHORT.n_iter, at), at))
+        assert at.calls == 1 + 1 + SHORT.n_iter, "the start's noise, its gradient, and one gradient per step"
+
+
 def test_noise_belongs_to_the_sample_not_to_the_chunk(ten, images, make_problem):
     attack = AutoAttack("rand", draws=3, n_iter=5)
     together = attack(make_problem(ten, images(8), purifier=Jitter(), threat=THREATS["l2"]))
@@ -179,6 +213,13 @@ def test_noise_belongs_to_the_sample_not_to_the_chunk(ten, images, make_problem)
     assert torch.equal(together, attack(make_problem(ten, images(8), purifier=Jitter(), threat=THREATS["l2"])))
     other = attack(make_problem(ten, images(8), purifier=Jitter(), threat=THREATS["l2"], seed=1))
     assert not torch.allclose(together, other, atol=1e-3)
+
+
+def test_no_step_and_no_member_sees_noise_twice(ten, images, make_problem):
+    problem = make_problem(ten, images(3), purifier=Jitter())
+    members = Expectation(problem, 2, 0), Expectation(problem, 2, 1)
+    keys = [key for at in members for _ in range(3) for key in at.noise(2).keys]
+    assert len(set(keys)) == len(keys) == 2 * 3 * 2 * 3
 
 
 @pytest.mark.parametrize("purifier", [Purifier, Jitter])

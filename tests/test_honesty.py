@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from lgap_bench.attack.autoattack import AutoAttack
+from lgap_bench.attack.expectation import Expectation
 from lgap_bench.attack.pgd import PGD
 from lgap_bench.attack.problem import Problem
 from lgap_bench.attack.threat import Threat
@@ -102,7 +103,9 @@ def test_a_label_flipper_over_a_robust_model_keeps_its_ninety_percent():
     robust = attacked(problem, AutoAttack("rand", draws=20))
     published = 100 * problem.published["as_published"].double().mean().item()
     assert 86 <= robust <= 94
-    assert published <= 80
+    assert 65 <= published <= 77, "three single draws: 0.9 cubed is 73 %"
+    first = Expectation(problem, 1, member=2).once(problem.x)  # the draw by which the library drops clean images
+    assert not problem.published["as_published"][~first].any()
 
 
 @pytest.mark.parametrize("rate, most", [(0.1, 3), (0.3, 6)])

@@ -20,7 +20,9 @@ def test_a_killed_cell_resumes_to_the_identical_record(tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert lgap_bench(*CELL, f"outputs={whole}").returncode == 0
 
-    process = subprocess.Popen([sys.executable, "-m", "lgap_bench.cli", *CELL, f"outputs={killed}"], stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "lgap_bench.cli", *CELL, f"outputs={killed}"], stderr=subprocess.DEVNULL
+    )
     while not list(killed.glob("records/*/chunks/00000.npz")):
         assert process.poll() is None, "the cell ended before it could be killed"
         time.sleep(0.01)

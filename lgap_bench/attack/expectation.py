@@ -140,7 +140,7 @@ def fab_targeted(attack: Any, at: Expectation) -> Iterator[Run]:
     threat, x = at.problem.threat, at.x
     for target in range(2, 2 + min(attack.n_target_classes, at.ranked(x).shape[1] - 1)):
         attack.target_class = target
-        found = finite_or(attack.attack_single_run(x, at.problem.y, is_targeted=True), x)
+        found = attack.attack_single_run(x, at.problem.y, is_targeted=True)
         inside = threat.length(found - x) <= threat.eps
         yield Run((threat.project(found, x),), found, ~at.once(found) & inside)
 
@@ -151,12 +151,6 @@ def square(attack: Any, at: Expectation) -> Iterator[Run]:
     attack.init_hyperparam(at.x)
     _, found = attack.attack_single_run(at.x, at.problem.y)
     yield Run((found,), found, ~at.once(found))
-
-
-def finite_or(found: Tensor, x: Tensor) -> Tensor:
-    """The found images, x where they are not finite: FAB divides zero by zero where a gradient vanishes."""
-    finite = torch.isfinite(found).flatten(1).all(1)
-    return torch.where(finite.view(-1, *([1] * (x.dim() - 1))), found, x)
 
 
 def _paired(loss: Any) -> Loss:

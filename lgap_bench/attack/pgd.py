@@ -49,6 +49,16 @@ class PGD:
     select_draws: int = 4
     confirm_draws: int = 8
 
+    def __post_init__(self) -> None:
+        known = {
+            "start": ("zero", "random", "both"),
+            "loss": ("cross_entropy", "margin", "dlr"),
+            "keep": ("best", "last"),
+        }
+        for key, choices in known.items():
+            if getattr(self, key) not in choices:
+                raise ValueError(f"attack.{key}={getattr(self, key)} is not known: use one of {', '.join(choices)}")
+
     def __call__(self, problem: Problem) -> Tensor:
         """Attacked images (B, C, H, W), inside the threat's ball."""
         chosen = _Worst.of(problem, self.select_draws)
@@ -76,13 +86,15 @@ class PGD:
             aims = None if targets is None else targets[active]
             at = self._estimate(part, run.x[active], aims, restart, step)
             run.note(active, at)
+            places = list(range(len(active)))
             if self.keep == "best":
-                active = self._leave(problem, run, active, at, restart, step)
+                gone = self._broken(problem, run, active, at, restart, step)
+                places = [place for place, a in enumerate(active) if a not in gone]
+                active = [active[place] for place in places]
                 if not active:
                     break
             if step < self.steps:
-                here = [i for i, sample in enumerate(part.ids) if sample in {problem.ids[a] for a in active}]
-                moved = run.x[active] + problem.threat.ascend(at.gradient[here], step_size)
+                moved = run.x[active] + problem.threat.ascend(at.gradient[places], step_size)
                 run.x[active] = problem.threat.project(moved, problem.x[active])
         return self._settle(problem, run, restart), run.broken
 
@@ -95,10 +107,10 @@ class PGD:
         noise = part.stream("attack").draws(draws, restart, step)
         return estimate(part, x, noise, raised, aims, self.caption_weight)
 
-    def _leave(
+    def _broken(
         self, problem: Problem, run: _Iterates, active: list[int], at: Estimate, restart: int, step: int
-    ) -> list[int]:
-        """Drop broken samples: at once where the view is deterministic, else when fooled on fresh draws too."""
+    ) -> set[int]:
+        """Samples that leave: at once where the view is deterministic, else when fooled on fresh draws too."""
         wrong = [a for a, bad in zip(active, (~at.correct).all(0).tolist(), strict=True) if bad]
         if problem.view.randomized:
             due = [a for a in wrong if step - run.checked[a] >= RECHECK_AFTER]
@@ -112,8 +124,7 @@ class PGD:
                 wrong = [a for a, yes in zip(due, fooled, strict=True) if yes]
         run.broken[wrong] = True
         run.best[wrong] = run.x[wrong]
-        gone = set(wrong)
-        return [a for a in active if a not in gone]
+        return set(wrong)
 
     def _settle(self, problem: Problem, run: _Iterates, restart: int) -> Tensor:
         """Between the iterate of highest noisy loss and the last one, the worse on select draws that saw neither."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -102,7 +103,7 @@ def estimate(
 
 def caption_term(problem: Problem, x: Tensor) -> tuple[Tensor, Tensor]:
     """Loss (B,) of the captioner on the true captions, and its gradient."""
-    captioner = problem.view.defense.purifier.captioner
+    captioner: Any = problem.view.defense.purifier.captioner
     if captioner is None or not hasattr(captioner, "loss"):
         raise ValueError(
             "attack.caption_weight > 0 needs a purifier with a captioner that can be attacked: use purifier=lgap with a BLIP captioner"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -21,10 +23,14 @@ class Blip(nn.Module):
         beams, min_length, max_length: of the search, lengths in new tokens.
     """
 
+    model: Any  # a transformers class, whose config nn.Module would hide
+    mean: Tensor
+    std: Tensor
+
     def __init__(
         self,
-        model: nn.Module,
-        processor: object,
+        model: Any,
+        processor: Any,
         prompt: str = "",
         beams: int = 1,
         min_length: int = 1,
@@ -32,8 +38,8 @@ class Blip(nn.Module):
     ) -> None:
         super().__init__()
         self.model = model.eval().requires_grad_(False)
-        self.tokenizer = processor.tokenizer  # type: ignore[attr-defined]
-        images = processor.image_processor  # type: ignore[attr-defined]
+        self.tokenizer = processor.tokenizer
+        images = processor.image_processor
         self.register_buffer("mean", torch.tensor(images.image_mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(images.image_std).view(1, 3, 1, 1), persistent=False)
         self.size = (images.size["height"], images.size["width"])

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -32,21 +33,23 @@ class LatentPrior(nn.Module):
     differentiable. `alphas[t]` is the cumulative product of 1 - beta, t an integer step in [0, 999].
     """
 
-    alphas: Tensor
+    vae: Any  # diffusers' and transformers' classes, which carry their config; nn.Module would hide it
+    unet: Any
+    text_encoder: Any
 
     def __init__(
-        self, vae: nn.Module, unet: nn.Module, text_encoder: nn.Module, tokenizer: object, scheduler: object
+        self, vae: nn.Module, unet: nn.Module, text_encoder: nn.Module, tokenizer: Any, scheduler: Any
     ) -> None:
         super().__init__()
         self.vae, self.unet, self.text_encoder = vae, unet, text_encoder
         self.tokenizer = tokenizer
-        self.prediction: str = scheduler.config.prediction_type  # type: ignore[attr-defined]
+        self.prediction: str = scheduler.config.prediction_type
         if self.prediction not in ("epsilon", "v_prediction"):
             raise ValueError(f"prior predicts {self.prediction}: only epsilon and v_prediction are known")
         # float64 coefficients: the float32 rounding of a square root would show in the float64 gradient tests.
-        self.alphas_f64 = scheduler.alphas_cumprod.double()  # type: ignore[attr-defined]
-        self.steps_offset: int = scheduler.config.get("steps_offset", 0)  # type: ignore[attr-defined]
-        self.final_alpha: float = 1.0 if scheduler.config.get("set_alpha_to_one", True) else self.alphas_f64[0].item()  # type: ignore[attr-defined]
+        self.alphas_f64 = scheduler.alphas_cumprod.double()
+        self.steps_offset: int = scheduler.config.get("steps_offset", 0)
+        self.final_alpha: float = 1.0 if scheduler.config.get("set_alpha_to_one", True) else self.alphas_f64[0].item()
         self.eval().requires_grad_(False)
 
     @property
@@ -71,10 +74,10 @@ class LatentPrior(nn.Module):
     def embed(self, captions: Sequence[str]) -> Tensor:
         """tau(captions), (B, L, D); each distinct caption is encoded once. Too long captions are cut, as in the pipeline."""
         distinct = sorted(set(captions))
-        tokens = self.tokenizer(  # type: ignore[operator]
+        tokens = self.tokenizer(
             distinct,
             padding="max_length",
-            max_length=self.tokenizer.model_max_length,  # type: ignore[attr-defined]
+            max_length=self.tokenizer.model_max_length,
             truncation=True,
             return_tensors="pt",
         )

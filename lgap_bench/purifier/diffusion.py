@@ -8,7 +8,7 @@ for t = t* ... 0:   e = prior.noise(x_t, t, condition) - sqrt(1 - a_t) sum_k gui
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -23,7 +23,7 @@ class Prior(Protocol):
     def alpha(self, t: int) -> float:
         """Cumulative signal a_t; t < 0 is the end of the trajectory."""
 
-    def noise(self, z: Tensor, t: int, condition: object) -> Tensor:
+    def noise(self, z: Tensor, t: int, condition: Any) -> Tensor:
         """The noise in x_t."""
 
 
@@ -41,7 +41,7 @@ def reverse(
     x: Tensor,
     times: Sequence[int],
     targets: Sequence[int],
-    condition: object,
+    condition: Any,
     sampler: Sampler,
     noise: Noise,
     guidance: Sequence[Guidance] = (),

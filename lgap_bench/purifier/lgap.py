@@ -72,11 +72,12 @@ class LGAP(Purifier):
         z_t = add_noise(z_0, self.prior.alpha(self.times[0]), noise)
         z_0 = reverse(self.prior, z_t, self.times, self.targets, C, sampler.ddim, noise, recompute=self.recompute)
         purified = recomputed(self.prior.decode, z_0) if self.recompute else self.prior.decode(z_0)
-        return _resize(purified, self.resize_out or (x.shape[-1] if self.resize_in else None)).clamp(0, 1)
+        return _resize(purified, self.resize_out or tuple(x.shape[-2:])).clamp(0, 1)
 
 
-def _resize(x: Tensor, side: int | None) -> Tensor:
-    """Bilinear with antialiasing, the release's choice; images already of that side pass untouched."""
-    if side is None or x.shape[-2:] == (side, side):
+def _resize(x: Tensor, size: int | tuple[int, ...] | None) -> Tensor:
+    """Bilinear with antialiasing, the release's choice; images already of that size pass untouched."""
+    size = (size, size) if isinstance(size, int) else size
+    if size is None or tuple(x.shape[-2:]) == size:
         return x
-    return F.interpolate(x, size=(side, side), mode="bilinear", antialias=True, align_corners=False)
+    return F.interpolate(x, size=size, mode="bilinear", antialias=True, align_corners=False)

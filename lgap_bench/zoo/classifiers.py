@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +17,7 @@ from lgap_bench.zoo.fit import Batch, fit, shift
 def train_standard(out: Path, work: Path) -> None:
     """Cross-entropy on shifted training images, 25 epochs' worth of steps."""
     torch.manual_seed(0)
-    model = WideResNet(depth=10, widen=1)
+    model: Any = WideResNet(depth=10, widen=1)
 
     def loss(batch: Batch) -> Tensor:
         return F.cross_entropy(model(shift(batch.images, batch.generator)), batch.labels, label_smoothing=0.05)
@@ -28,7 +29,7 @@ def train_standard(out: Path, work: Path) -> None:
 def train_adversarial(out: Path, work: Path, eps: float = 64 / 255, inner_steps: int = 5) -> None:
     """Madry et al. 2018: cross-entropy on PGD-5 images within linf `eps`, random start, batch norm in train mode."""
     torch.manual_seed(1)
-    model = WideResNet(depth=10, widen=1)
+    model: Any = WideResNet(depth=10, widen=1)
 
     def loss(batch: Batch) -> Tensor:
         x = shift(batch.images, batch.generator)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from lgap_bench.dataset.digits import describe, digits
@@ -126,7 +127,7 @@ def scheduler() -> DDIMScheduler:
 def train_unet(out: Path, work: Path) -> None:
     """Noise prediction on the frozen autoencoder's latents; 30 % of captions without the stroke words, 15 % empty."""
     torch.manual_seed(4)
-    vae: nn.Module = AutoencoderKL.from_pretrained(out / "vae").eval().requires_grad_(False)
+    vae: Any = AutoencoderKL.from_pretrained(out / "vae").eval().requires_grad_(False)
     words, text, unet = build()
     schedule = scheduler()
 
