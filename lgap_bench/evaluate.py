@@ -92,11 +92,15 @@ def _attacked(parts: Parts, problem: Problem, name: str) -> tuple[Tensor, Tensor
         return parts.attack(problem).detach(), failed
     except FloatingPointError:
         x_adv = problem.x.clone()
+        problem.published.clear()
         for i in range(len(problem.x)):
+            alone = problem.take([i])
             try:
-                x_adv[i : i + 1] = parts.attack(problem.take([i])).detach()
+                x_adv[i : i + 1] = parts.attack(alone).detach()
             except FloatingPointError:
                 failed[i] = True
+            for name, flag in alone.published.items():
+                problem.published.setdefault(name, torch.zeros(len(problem.x), dtype=torch.bool))[i] = flag[0]
         return x_adv, failed
 
 

@@ -112,6 +112,12 @@ class Record:
         """When and how long the cell ran."""
         return json.loads((self.folder / "run.json").read_text())
 
+    def classes(self) -> list[str]:
+        """The class names of the record's data set."""
+        import yaml
+
+        return yaml.safe_load((self.folder / "config.yaml").read_text())["dataset"]["classes"]
+
     def pictures(self) -> dict[str, NDArray[Any]]:
         """The first images: `clean`, `attacked`, `purified_clean`, `purified` (B, H, W, C) in [0, 1]."""
         with np.load(self.folder / "pictures.npz", allow_pickle=False) as arrays:

@@ -44,10 +44,11 @@ class Problem:
         return streams(self.seed, self.ids)[role]
 
     def take(self, index: Sequence[int]) -> Problem:
-        """The same problem for some of the samples."""
+        """The same problem for some of the samples, with a `published` of its own."""
         rows = list(index)
         captions = [self.captions[i] for i in rows] if self.captions else []
-        return replace(self, x=self.x[rows], y=self.y[rows], ids=tuple(self.ids[i] for i in rows), captions=captions)
+        ids = tuple(self.ids[i] for i in rows)
+        return replace(self, x=self.x[rows], y=self.y[rows], ids=ids, captions=captions, published={})
 
 
 @dataclass(frozen=True)

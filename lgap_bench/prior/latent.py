@@ -38,11 +38,18 @@ class LatentPrior(nn.Module):
     text_encoder: Any
 
     def __init__(
-        self, vae: nn.Module, unet: nn.Module, text_encoder: nn.Module, tokenizer: Any, scheduler: Any
+        self,
+        vae: nn.Module,
+        unet: nn.Module,
+        text_encoder: nn.Module,
+        tokenizer: Any,
+        scheduler: Any,
+        recompute: bool = True,
     ) -> None:
         super().__init__()
         self.vae, self.unet, self.text_encoder = vae, unet, text_encoder
         self.tokenizer = tokenizer
+        self.recompute = recompute  # whether purifiers should trade a forward pass for memory: a matter of model size
         self.prediction: str = scheduler.config.prediction_type
         if self.prediction not in ("epsilon", "v_prediction"):
             raise ValueError(f"prior predicts {self.prediction}: only epsilon and v_prediction are known")
@@ -106,8 +113,11 @@ class LatentPrior(nn.Module):
         return a**0.5 * output + (1 - a) ** 0.5 * z
 
 
-def load(weights: str) -> LatentPrior:
-    """The model in a folder with `vae`, `unet`, `text_encoder`, `tokenizer` and `scheduler`, as Stable Diffusion's."""
+def load(weights: str, recompute: bool = True) -> LatentPrior:
+    """The model in a folder with `vae`, `unet`, `text_encoder`, `tokenizer` and `scheduler`, as Stable Diffusion's.
+
+    `recompute`: whether purifiers hold one step at a time for the gradient (true) or all of them; see `LGAP`.
+    """
     from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
     from transformers import CLIPTextModel, CLIPTokenizer
 
@@ -118,6 +128,7 @@ def load(weights: str) -> LatentPrior:
         CLIPTextModel.from_pretrained(folder / "text_encoder", use_safetensors=True),
         CLIPTokenizer.from_pretrained(folder / "tokenizer"),
         DDIMScheduler.from_pretrained(folder / "scheduler"),
+        recompute,
     )
     require_finite(prior, weights)
     return prior

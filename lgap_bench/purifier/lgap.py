@@ -26,7 +26,8 @@ class LGAP(Purifier):
         negative_prompt: text of the unconditional branch.
         resize_in: side length at which the diffusion model sees the image (the release: 384), null for as it is.
         resize_out: side length handed to the classifier, null for the input's own.
-        recompute: memory of one step instead of all under autograd; never changes a number.
+        recompute: memory of one step instead of all under autograd, for one more forward pass; never changes a number.
+            Null for what the prior says.
 
     Deviation from the authors' release: images are mapped to [-1, 1] and back for every image of the batch (the
     release un-normalises images 0 to 2 only).
@@ -46,7 +47,7 @@ class LGAP(Purifier):
         negative_prompt: str = "",
         resize_in: int | None = None,
         resize_out: int | None = None,
-        recompute: bool = True,
+        recompute: bool | None = None,
     ) -> None:
         super().__init__()
         if guidance_scale < 0:
@@ -56,7 +57,7 @@ class LGAP(Purifier):
         self.targets = targets(self.times, steps, start, prior.train_steps)
         self.guidance_scale, self.negative_prompt = guidance_scale, negative_prompt
         self.resize_in, self.resize_out = resize_in, resize_out
-        self.recompute = recompute
+        self.recompute = prior.recompute if recompute is None else recompute
 
     def observe(self, x: Tensor, noise: Noise) -> list[str]:
         """Caption_BLIP = BLIP(x), section 3.1: one sentence per image."""

@@ -32,7 +32,9 @@ def main() -> None:
         "pixel": lambda work: pixel.train(out / "pixel", work),
         "figures": lambda work: figures.write_cards(out),
     }[arguments.component]
-    done = {"vae": out / "latent" / "vae", "unet": out / "latent" / "unet"}.get(arguments.component, out / arguments.component)
+    done = {"vae": out / "latent" / "vae", "unet": out / "latent" / "unet"}.get(
+        arguments.component, out / arguments.component
+    )
     if arguments.component != "figures" and any(done.rglob("*.safetensors")):
         print(f"{arguments.component}: {done} holds weights already; delete that folder to train it anew", flush=True)
         return

@@ -20,7 +20,12 @@ LENGTH = 16  # tokens: the longest training caption has nine words
 
 
 def train_vae(out: Path, work: Path) -> None:
-    """Squared error plus a small KL term; then the scaling factor that gives the latents unit variance."""
+    """Squared error plus a small KL term; then the scaling factor that gives the latents unit variance.
+
+    Three quarters of the images carry grain that has to come out again: an autoencoder of clean digits alone removes
+    perturbations by itself (98.8 % against a blind attacker at 24/255, without any diffusion), which no autoencoder of
+    natural images does.
+    """
     torch.manual_seed(3)
     model = AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * 3,
@@ -34,18 +39,28 @@ def train_vae(out: Path, work: Path) -> None:
     )
 
     def loss(batch: Batch) -> Tensor:
-        x = 2 * shift(batch.images, batch.generator) - 1
+        x = 2 * _grain(shift(batch.images, batch.generator), batch.generator) - 1
         posterior = model.encode(x).latent_dist
         z = posterior.mean + posterior.std * torch.randn(posterior.mean.shape, generator=batch.generator)
         error = F.mse_loss(model.decode(z).sample, x, reduction="none").sum(dim=(1, 2, 3)).mean()
         return (error + 0.05 * posterior.kl().mean()) / 100
 
     data = digits("train")
-    fit("vae", [model], loss, data, work, steps=3000, lr=2e-3, ema=0.995)
+    fit("vae", [model], loss, data, work, steps=1500, lr=2e-3, ema=0.995)
     with torch.no_grad():
         latents = torch.cat([model.encode(2 * x - 1).latent_dist.mean for x in data.images.split(250)])
     model.register_to_config(scaling_factor=round(1 / latents.std().item(), 4))
     model.save_pretrained(out)
+
+
+def _grain(x: Tensor, generator: torch.Generator) -> Tensor:
+    """Coarse coloured noise, 8 or 16 grains a side, amplitude up to 0.2; the first quarter of the batch stays clean."""
+    side = (8, 16)[int(torch.randint(2, (1,), generator=generator))]
+    coarse = torch.randn(len(x), 3, side, side, generator=generator)
+    noise = F.interpolate(coarse, size=x.shape[-2:], mode="bilinear", align_corners=False)
+    amplitude = 0.2 * torch.rand(len(x), 1, 1, 1, generator=generator)
+    amplitude[: len(x) // 4] = 0
+    return (x + amplitude * noise).clamp(0, 1)
 
 
 def tokenizer() -> CLIPTokenizer:
@@ -149,7 +164,7 @@ def train_unet(out: Path, work: Path) -> None:
         predicted = unet(schedule.add_noise(z, noise, t), t, encoder_hidden_states=hidden).sample
         return F.mse_loss(predicted, noise)
 
-    fit("unet", [unet, text], loss, digits("train"), work, steps=5500, lr=2e-3, ema=0.998)
+    fit("unet", [unet, text], loss, digits("train"), work, steps=4200, lr=2e-3, ema=0.998)
     unet.save_pretrained(out / "unet")
     text.save_pretrained(out / "text_encoder")
     words.save_pretrained(out / "tokenizer")
