@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 import torch
 
-from lgap_bench.captioner.text import Fixed, Oracle, Wrong
+from lgap_bench.captioner.text import Fixed, Given, Oracle, Wrong
 from lgap_bench.dataset.base import DataSet
 from lgap_bench.noise import Stream
 
@@ -159,3 +159,15 @@ def test_images_are_normalised_once_and_resized_as_transformers_does(blip, image
         do_convert_rgb=False,
     )(list(x), return_tensors="pt").pixel_values
     torch.testing.assert_close(blip._pixels(x), theirs, atol=1e-5, rtol=0)
+
+
+def test_given_captions_follow_the_sample_id_and_a_missing_one_is_named(tmp_path):
+    file = tmp_path / "captions.json"
+    file.write_text('{"7": "a photo of a cat", "9": "a dog"}')
+    given = Given(str(file))
+    assert given(torch.zeros(2, 3, 4, 4), Stream(0, "score", (9, 7)).draws()) == ["a dog", "a photo of a cat"]
+    with pytest.raises(ValueError, match="no caption for sample 8"):
+        given(torch.zeros(1, 3, 4, 4), Stream(0, "score", (8,)).draws())
+    file.write_text("[]")
+    with pytest.raises(ValueError, match=r"captioner.file=.*sample id -> caption"):
+        Given(str(file))

@@ -1,6 +1,9 @@
-"""Caption sources that do not look at the image: empty, fixed, and two diagnostics that read the label."""
+"""Caption sources that do not look at the image: empty, fixed, given, and two diagnostics that read the label."""
 
 from __future__ import annotations
+
+import json
+from pathlib import Path
 
 from torch import Tensor, nn
 
@@ -18,6 +21,29 @@ class Fixed(nn.Module):
     def forward(self, x: Tensor, noise: Noise) -> list[str]:
         """The sentence, once per image."""
         return [self.text] * len(x)
+
+
+class Given(nn.Module):
+    """Captions made elsewhere, the same whatever is done to the image: a JSON object of sample id -> caption."""
+
+    def __init__(self, file: str) -> None:
+        super().__init__()
+        try:
+            content = json.loads(Path(file).read_text())
+            self.captions = {int(sample): str(caption) for sample, caption in content.items()}
+        except (OSError, ValueError, AttributeError) as error:
+            raise ValueError(
+                f"captioner.file={file} is no JSON object of sample id -> caption ({error}): "
+                'write {"17": "a photo of a cat", ...}'
+            ) from None
+        self.file = file
+
+    def forward(self, x: Tensor, noise: Noise) -> list[str]:
+        """The caption of each sample id. Raises ValueError naming the first sample without one."""
+        for sample in noise.ids:
+            if sample not in self.captions:
+                raise ValueError(f"captioner.file={self.file} has no caption for sample {sample}: add it")
+        return [self.captions[sample] for sample in noise.ids]
 
 
 class Oracle(nn.Module):
