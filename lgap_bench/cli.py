@@ -9,7 +9,7 @@ from collections.abc import Callable
 USAGE = """lgap-bench: how robust is a classifier behind an adversarial purifier?
 
   lgap-bench run [group=name ...] [key=value ...]    measure one cell (or -m to sweep): see `lgap-bench run --help`
-  lgap-bench report [--outputs DIR] [--csv FILE]     one table of all records, seeds merged
+  lgap-bench report [--outputs DIR] [--csv FILE] [--markdown]    one table of all records, seeds merged
   lgap-bench demo [--outputs DIR]                    LGAP against ever better attackers, in miniature
   lgap-bench --version
 """

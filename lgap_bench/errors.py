@@ -22,4 +22,6 @@ def sentence(error: BaseException) -> str:
     text = " ".join(str(error).split("Config search path")[0].split())
     if "Could not override" in text:
         text += ": see `lgap-bench run --help` for groups and `lgap-bench run --cfg job` for keys"
+    if isinstance(error, OSError):
+        text += ": if this folder cannot be written, choose another one with outputs=... (or --outputs)"
     return f"lgap-bench: {text}"

@@ -79,6 +79,12 @@ def as_text(rows: Sequence[dict[str, Any]], columns: Sequence[str] = COLUMNS) ->
     return "\n".join([lines[0], "  ".join("-" * w for w in widths), *lines[1:]])
 
 
+def as_markdown(rows: Sequence[dict[str, Any]], columns: Sequence[str] = COLUMNS) -> str:
+    """The same table for a page."""
+    lines = [list(columns), ["---"] * len(columns), *([_shown(row.get(column)) for column in columns] for row in rows)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
 def write_csv(rows: Sequence[dict[str, Any]], path: Path, columns: Sequence[str] = COLUMNS) -> None:
     """The rows with full precision."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -93,6 +99,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="One table of all records, seeds merged.")
     parser.add_argument("--outputs", type=Path, default=Path("outputs"))
     parser.add_argument("--csv", type=Path, help="also write the table, with more columns, to this file")
+    parser.add_argument("--markdown", action="store_true", help="print a Markdown table")
     arguments = parser.parse_args()
     found = records(arguments.outputs)
     if not found:
@@ -110,7 +117,8 @@ def main() -> None:
             row["robust"] * -1,
         )
     )
-    print(as_text(rows, (*COLUMNS[:6], "seeds", *COLUMNS[6:])))
+    show = as_markdown if arguments.markdown else as_text
+    print(show(rows, (*COLUMNS[:6], "seeds", *COLUMNS[6:])))
     if arguments.csv:
         write_csv(rows, arguments.csv, (*COLUMNS, *MORE))
         print(f"written to {arguments.csv}")
