@@ -74,5 +74,6 @@ def lesson(rows: dict[str, dict[str, float]]) -> list[str]:
     blur, blind = rows["downsample, blind"], rows["LGAP, blind"]
     return [
         f"The purifier is no blur: against a blind attacker LGAP keeps {blind['robust']:.0f} %, downsampling {blur['robust']:.0f} %.",
-        f"BPDA says {bpda['robust']:.0f} %, the exact gradient says {full['robust']:.0f} %, and {full['any_of_k']:.0f} % if none of ten draws may fail.",
+        f"BPDA says {bpda['robust']:.0f} %, the exact gradient says {full['robust']:.0f} %, and {full['any_of_k']:.0f} % if "
+        f"none of ten draws may fail (on clean images {full['natural_any_of_k']:.0f} %).",
     ]

@@ -52,7 +52,7 @@ def evaluate(parts: Parts, cell: dict[str, Any], record: Record, device: str, pr
 def _chunk(parts: Parts, cell: dict[str, Any], rows: slice, device: str) -> Chunk:
     """Everything about one run of samples."""
     data = parts.dataset
-    dtype = getattr(torch, cell["dtype"])
+    dtype = torch.float64 if cell["dtype"] == "float64" else torch.float32  # the models alone may be in bfloat16
     x = data.images[rows].to(device=device, dtype=dtype)
     y = data.labels[rows].to(device)
     ids = tuple(data.ids[rows].tolist())
@@ -76,7 +76,7 @@ def _chunk(parts: Parts, cell: dict[str, Any], rows: slice, device: str) -> Chun
             for name, images in (("clean", x), ("attacked", x_adv)):
                 few = images[:PICTURES]
                 columns[f"picture_{name}"] = _pixels(few)
-                columns[f"picture_purified_{name}"] = _pixels(defense.purifier(few, noise))
+                columns[f"picture_purified_{name}"] = _pixels(defense.purify(few, noise))
     if cell["keep_images"]:
         columns["image_attacked"] = x_adv.float().cpu().numpy()
     return columns
@@ -122,7 +122,7 @@ def _scored(parts: Parts, cell: dict[str, Any], x: Tensor, y: Tensor, ids: tuple
     columns = {
         f"{name}_prediction": logits.argmax(-1).cpu().numpy(),
         f"{name}_margin": torch.stack([-margin(each, y) for each in logits]).double().cpu().numpy(),
-        f"{name}_undefended": defense.classifier(x).argmax(-1).cpu().numpy(),
+        f"{name}_undefended": defense.classify(x).argmax(-1).cpu().numpy(),
     }
     captions = defense.observe(x, noise.rows(0, len(x)))
     if captions is not None:

@@ -138,3 +138,17 @@ def test_a_failing_gradient_is_a_recorded_state_and_never_robust(tmp_path):
     assert result["status"] == "partial"
     assert result["robust"]["mean"] == 100.0
     json.dumps(result)
+
+
+def test_models_in_bfloat16_leave_the_images_on_the_balls_edge(tmp_path):
+    done = lgap_bench(
+        "run",
+        "attack=full",
+        "dtype=bfloat16",
+        "threat.eps=8/255",
+        *SMALL,
+        "attack.step_size=eps",
+        f"outputs={tmp_path}",
+    )
+    assert done.returncode == 0, done.stderr
+    assert max(Record(only_record(tmp_path)).samples()["linf"]) == pytest.approx(8 / 255, abs=1e-6)

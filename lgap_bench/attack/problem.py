@@ -111,6 +111,6 @@ def caption_term(problem: Problem, x: Tensor) -> tuple[Tensor, Tensor]:
         )
     x = x.detach().requires_grad_(True)
     with torch.enable_grad():
-        value = captioner.loss(x, problem.captions)
+        value = captioner.loss(problem.view.defense.cast(x), problem.captions).to(x.dtype)
         (gradient,) = torch.autograd.grad(value.sum(), x)
     return value.detach(), gradient

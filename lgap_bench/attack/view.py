@@ -66,13 +66,13 @@ class Bpda(View):
     def logits(self, x: Tensor, noise: Noise, observed: list[str] | None = None) -> Tensor:
         """classifier(purified) with the gradient of classifier at purified, taken for x."""
         with torch.no_grad():
-            purified = self.defense.purifier(x, noise, observed)
+            purified = self.defense.purify(x, noise, observed)
         if purified.shape != x.shape:
             raise ValueError(
                 f"attack.view=bpda needs a purifier that keeps the image size, got {tuple(purified.shape[-2:])} for "
                 f"{tuple(x.shape[-2:])}: set purifier.resize_out to null"
             )
-        return self.defense.classifier(purified + (x - x.detach()))
+        return self.defense.classify(purified + (x - x.detach()))
 
 
 class Blind(View):
@@ -88,10 +88,10 @@ class Blind(View):
 
     def logits(self, x: Tensor, noise: Noise, observed: list[str] | None = None) -> Tensor:
         """Logits of the undefended classifier."""
-        return self.defense.classifier(x)
+        return self.defense.classify(x)
 
     def _forward(self, x: Tensor, noise: Noise, observed: list[str] | None) -> Tensor:
-        return self.defense.classifier(x)
+        return self.defense.classify(x)
 
 
 class Caption(View):
