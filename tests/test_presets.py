@@ -1,0 +1,55 @@
+"""Every attack preset, every purifier and every caption source runs a real cell in miniature."""
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from lgap_bench.run import CONF, run_cell
+
+ATTACKS = sorted(file.stem for file in (CONF / "attack").glob("*.yaml"))
+# As few steps as still take every path of the code; presets differ in the keys they have.
+FEW = {"steps": 2, "n_iter": 3, "n_queries": 10, "draws": 2, "restarts": 2, "confirm_draws": 2, "select_draws": 2}
+
+
+def run(outputs, *overrides):
+    common = ["n=3", "chunk=2", "score_draws=2", "threads=1", "device=cpu", f"outputs={outputs}", *overrides]
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        plain = compose("config", common, return_hydra_config=True)
+        few = [f"attack.{key}={value}" for key, value in FEW.items() if key in plain.attack]
+        cfg = compose("config", [*common, *few], return_hydra_config=True)
+    return run_cell(cfg, cfg.hydra.runtime.choices, quiet=True)
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_every_attack_runs_against_lgap_and_shows_its_view(tmp_path, attack):
+    summary = run(tmp_path, f"attack={attack}").summary()
+    assert summary["status"] == "complete"
+    assert summary["attack_name"] == attack
+    assert summary["view_name"] in ("none", "blind", "bpda", "full", "caption")
+    assert ("as_published" in summary) == attack.startswith(("apgd", "autoattack"))
+    assert (summary["mean_linf"] == 0) == (attack == "none")
+
+
+@pytest.mark.parametrize("attack", ["autoattack_standard", "apgd_ce"])
+def test_the_librarys_attacks_run_blind_and_on_an_undefended_classifier(tmp_path, attack):
+    assert run(tmp_path / "a", f"attack={attack}", "view=blind").summary()["view_name"] == "blind"
+    assert run(tmp_path / "b", f"attack={attack}", "purifier=none").summary()["robust"]["mean"] <= 67
+
+
+@pytest.mark.parametrize("purifier", ["none", "downsample", "vae_only", "sd_img2img"])
+def test_every_other_purifier_runs_under_its_exact_gradient(tmp_path, purifier):
+    summary = run(tmp_path, f"purifier={purifier}", "attack=full", "threat=digits/l2").summary()
+    assert 0 < summary["mean_l2"] <= 3.0 + 1e-5
+
+
+@pytest.mark.parametrize(
+    "captioner, says",
+    [("empty", ""), ("fixed", "a photo"), ("oracle", "handwritten"), ("wrong", "handwritten"), ("digits/blip", "strokes")],
+)
+def test_every_caption_source_says_what_it_should(tmp_path, captioner, says):
+    record = run(tmp_path, "attack=bpda", f"captioner={captioner}")
+    samples = record.samples()
+    assert all(says in caption for caption in samples["attacked_caption"])
+    named = {"oracle": True, "wrong": False, "empty": False, "fixed": False}
+    if captioner in named:
+        assert set(samples["clean_caption_label"]) == {named[captioner]}
+    assert record.summary()["captioner_name"] == captioner
