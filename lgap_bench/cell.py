@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -30,12 +31,15 @@ def resolve(cfg: DictConfig, choices: Mapping[str, str]) -> dict[str, Any]:
         cell[f"{group}_name"] = choices[group]
     captioner = cell["purifier"].get("captioner")
     same = captioner == plain.get("captioner")
-    cell["captioner_name"] = None if captioner is None else choices["captioner"] if same else "empty"
+    cell["captioner_name"] = None if captioner is None else choices["captioner"] if same else captioner["_target_"]
     return cell
 
 
 def identity(cell: dict[str, Any], device_class: str) -> dict[str, Any]:
-    """All that can change the numbers: configs with weights replaced by their content's SHA-256, no paths, no names."""
+    """All that can change the numbers: configs with weights replaced by their content's SHA-256, no paths, no names.
+
+    Paths stand under the keys `weights` (a folder) and `file`, in every part: those are hashed by content.
+    """
     part = {key: _fingerprinted(cell[key]) for key in (*GROUPS, *NUMBERS)}
     return {**part, "device": device_class, "numerics_version": NUMERICS_VERSION}
 
@@ -48,13 +52,17 @@ def record_id(identity_: dict[str, Any]) -> str:
 def _fingerprinted(node: Any) -> Any:
     if isinstance(node, dict):
         return {
-            key: weight_files.fingerprint(child)
-            if key == "weights" and isinstance(child, str)
-            else _fingerprinted(child)
+            key: _content(key, child) if key in ("weights", "file") else _fingerprinted(child)
             for key, child in node.items()
-            if key not in ("limits", "recompute", "sizes")
+            if key not in ("limits", "recompute")
         }
     return [_fingerprinted(child) for child in node] if isinstance(node, list) else node
+
+
+def _content(key: str, path: Any) -> Any:
+    if not isinstance(path, str):
+        return path
+    return weight_files.fingerprint(path) if key == "weights" else weight_files.sha256(Path(path))
 
 
 @dataclass(frozen=True)
@@ -96,5 +104,5 @@ def part(config: dict[str, Any], **given: Any) -> Any:
 
 def _built(node: Any) -> Any:
     if isinstance(node, dict):
-        return {key: _built(child) for key, child in node.items() if key not in ("limits", "sizes")}
+        return {key: _built(child) for key, child in node.items() if key != "limits"}
     return node

@@ -29,7 +29,8 @@ def within(value: object, limit: str) -> bool:
         return value is None or within(value, limit.removesuffix(" or null"))
     interval = _INTERVAL.fullmatch(limit)
     if interval is None:
-        return str(value).lower() in [choice.strip() for choice in limit.split("|")]
+        choices = [choice.strip() for choice in limit.split("|")]
+        return (str(value).lower() if isinstance(value, bool) else value) in choices
     whole, left, low, high, right = interval.groups()
     if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
         return False
@@ -78,6 +79,10 @@ def _combinations(cell: dict[str, Any]) -> None:
         raise ValueError(
             f"attack={attack} attacks the captioner, and purifier={purifier} has none that can be attacked: use purifier=lgap captioner={cell['dataset_name']}/blip"
         )
+    if view == "blind" and weight:
+        raise ValueError(
+            f"view=blind with attack={attack}: a blind attacker knows no captioner, use attack=pgd or view=bpda"
+        )
     if view == "caption" and not weight:
         raise ValueError(f"view=caption with attack={attack}: its loss has no caption term, use attack=caption")
 
@@ -87,18 +92,22 @@ def purifier_captioner(cell: dict[str, Any]) -> dict[str, Any] | None:
     return cell["purifier"].get("captioner")
 
 
-def weight_paths(node: object) -> list[str]:
-    """Every value of a key named `weights` in a config, sorted."""
+def paths(node: object, name: str) -> list[str]:
+    """Every value of a key of that name in a config, sorted."""
     found: set[str] = set()
     if isinstance(node, dict):
         for key, child in node.items():
-            found |= {child} if key == "weights" and isinstance(child, str) else set(weight_paths(child))
+            found |= {child} if key == name and isinstance(child, str) else set(paths(child, name))
     return sorted(found)
 
 
 def _weights(cell: dict[str, Any]) -> None:
-    for path in weight_paths({key: cell[key] for key in ("classifier", "purifier")}):
+    used = {key: cell[key] for key in ("classifier", "purifier")}
+    for path in paths(used, "weights"):
         weight_files.inspect(path)
+    for path in paths(used, "file"):
+        if not Path(path).is_file():
+            raise ValueError(f"file={path} does not exist: give the path of an existing file")
 
 
 def writable(folder: Path, key: str = "outputs") -> None:

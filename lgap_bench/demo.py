@@ -60,12 +60,18 @@ def measure(name: str, outputs: Path) -> Record:
     """One cell of the demo in a process of its own."""
     from hydra import compose, initialize_config_dir
 
+    from lgap_bench.errors import is_users, sentence
     from lgap_bench.run import CONF, run_cell
 
     with initialize_config_dir(str(CONF), version_base="1.3"):
         overrides = [f"experiment=demo/{name}", f"n={N}", f"outputs={outputs}", "threads=1"]
         cfg = compose("config", overrides, return_hydra_config=True)
-    return run_cell(cfg, cfg.hydra.runtime.choices, quiet=True)
+    try:
+        return run_cell(cfg, cfg.hydra.runtime.choices, quiet=True)
+    except Exception as error:
+        if is_users(error):  # a process hands the message over, not the cause that the sentence is made from
+            raise ValueError(sentence(error).removeprefix("lgap-bench: ")) from None
+        raise
 
 
 def lesson(rows: dict[str, dict[str, float]]) -> list[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
@@ -22,6 +24,12 @@ def sentence(error: BaseException) -> str:
     text = " ".join(str(error).split("Config search path")[0].split())
     if "Could not override" in text:
         text += ": see `lgap-bench run --help` for groups and `lgap-bench run --cfg job` for keys"
-    if isinstance(error, OSError):
+    if isinstance(error, OSError) and error.errno in (
+        errno.EACCES,
+        errno.EROFS,
+        errno.ENOSPC,
+        errno.ENOENT,
+        errno.ENOTDIR,
+    ):
         text += ": if this folder cannot be written, choose another one with outputs=... (or --outputs)"
     return f"lgap-bench: {text}"

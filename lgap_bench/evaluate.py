@@ -31,12 +31,13 @@ def evaluate(parts: Parts, cell: dict[str, Any], record: Record, device: str, pr
     n, size = cell["n"], cell["chunk"]
     if n > len(parts.dataset):
         raise ValueError(f"n={n} is more than dataset={cell['dataset_name']} has: {len(parts.dataset)} images")
+    _agree(parts, cell, device)
     chunks: list[Chunk] = []
     began, fresh = time.monotonic(), 0
     for index, start in enumerate(range(0, n, size)):
         rows = slice(start, min(start + size, n))
         chunk = record.chunk(index)
-        if chunk is None:
+        if chunk is None or (cell["keep_images"] and "image_attacked" not in chunk):
             at = time.monotonic()
             chunk = _chunk(parts, cell, rows, device)
             chunk["seconds"] = np.asarray(time.monotonic() - at)
@@ -47,6 +48,26 @@ def evaluate(parts: Parts, cell: dict[str, Any], record: Record, device: str, pr
         pace = (time.monotonic() - began) / max(fresh, 1)
         progress(rows.stop, n, 100 * float(right.mean()) if len(right) else float("nan"), pace * (n - rows.stop))
     return chunks
+
+
+@torch.no_grad()
+def _agree(parts: Parts, cell: dict[str, Any], device: str) -> None:
+    """One image before any attack: does the classifier fit the data set, and is the defense as randomized as it says?"""
+    defense: Defense = parts.defense
+    dtype = torch.float64 if cell["dtype"] == "float64" else torch.float32
+    x = parts.dataset.images[:1].to(device=device, dtype=dtype)
+    ids = parts.dataset.ids[:1].tolist()
+    first, second = (defense(x, streams(seed, ids)["select"].draws()) for seed in (0, 1))
+    if first.shape[-1] != len(parts.dataset.classes):
+        raise ValueError(
+            f"classifier={cell['classifier_name']} has {first.shape[-1]} classes, dataset={cell['dataset_name']} has "
+            f"{len(parts.dataset.classes)}: choose a classifier of that data set"
+        )
+    if not defense.randomized and not torch.equal(first, second):
+        raise ValueError(
+            f"purifier={cell['purifier_name']} answers differently under other noise and says randomized = False: "
+            "set randomized = True in its class"
+        )
 
 
 def _chunk(parts: Parts, cell: dict[str, Any], rows: slice, device: str) -> Chunk:
@@ -114,10 +135,11 @@ def _scored(parts: Parts, cell: dict[str, Any], x: Tensor, y: Tensor, ids: tuple
     draws = cell["score_draws"] if defense.randomized else 1
     noise = streams(cell["seed"], ids)["score"].draws(draws)
     logits = Full(defense, cell["max_rows"]).query(x, noise)
-    if logits.shape[-1] < len(parts.dataset.classes):
+    finite = torch.isfinite(logits).all(-1).all(0)
+    if not bool(finite.all()):
         raise ValueError(
-            f"classifier={cell['classifier_name']} has {logits.shape[-1]} classes, dataset={cell['dataset_name']} has "
-            f"{len(parts.dataset.classes)}: choose a classifier of that data set"
+            f"purifier={cell['purifier_name']}, classifier={cell['classifier_name']}: logits of the {name} sample "
+            f"{ids[int((~finite).nonzero()[0])]} are not finite: try dtype=float32 or milder settings"
         )
     columns = {
         f"{name}_prediction": logits.argmax(-1).cpu().numpy(),
@@ -154,8 +176,9 @@ def summarise(chunks: list[Chunk]) -> dict[str, Any]:
         if f"{name}_caption_label" in chunks[0]:
             named = np.concatenate([chunk[f"{name}_caption_label"] for chunk in chunks])
             summary[f"caption_label_{name}"] = 100 * float(named[chosen].mean()) if chosen.any() else None
-    if "as_published" in chunks[0]:
-        summary["as_published"] = 100 * float(np.concatenate([chunk["as_published"] for chunk in chunks]).mean())
+    if any("as_published" in chunk for chunk in chunks) and kept.any():
+        flags = [chunk.get("as_published", np.zeros(len(chunk["id"]), bool)) for chunk in chunks]
+        summary["as_published"] = 100 * float(np.concatenate(flags)[kept].mean())
     summary["score_draws"] = int(chunks[0]["clean_prediction"].shape[0])
     for norm in ("linf", "l2"):
         summary[f"mean_{norm}"] = float(np.concatenate([chunk[norm] for chunk in chunks]).mean())

@@ -11,9 +11,7 @@ def fraction(value: str | float, key: str, eps: float | None = None) -> float:
     """`8/255` -> 0.03137...; `eps/4` where `eps` is given; plain numbers pass. Raises ValueError naming `key`."""
     if isinstance(value, bool) or value is None:
         raise ValueError(f"{key}={value} is not a number: write 8/255 or 0.5")
-    if isinstance(value, int | float):
-        return float(value)
-    match = _RATIO.fullmatch(value)
+    match = _RATIO.fullmatch(value if isinstance(value, str) else repr(value))
     try:
         if match is None:
             raise ValueError

@@ -54,7 +54,7 @@ class Record:
         try:
             with np.load(file, allow_pickle=False) as arrays:
                 return dict(arrays)
-        except (OSError, ValueError, zipfile.BadZipFile, KeyError) as error:
+        except (OSError, EOFError, ValueError, zipfile.BadZipFile, KeyError) as error:
             raise ValueError(
                 f"record chunk {file} is damaged ({error}): delete this file, it is computed again"
             ) from None
@@ -81,7 +81,7 @@ class Record:
             key.removeprefix("picture_"): value for key, value in chunks[0].items() if key.startswith("picture_")
         }
         _save_npz(self.folder / "pictures.npz", pictures)
-        if "image_attacked" in chunks[0]:
+        if all("image_attacked" in chunk for chunk in chunks):
             _save_npz(self.folder / "images.npz", {"attacked": np.concatenate([c["image_attacked"] for c in chunks])})
         _write(self.folder / "run.json", _json(run))
         summary = {**summary, "samples_sha256": hashlib.sha256(samples.read_bytes()).hexdigest()}
@@ -110,7 +110,19 @@ class Record:
 
     def run(self) -> dict[str, Any]:
         """When and how long the cell ran."""
-        return json.loads((self.folder / "run.json").read_text())
+        return self._read("run.json")
+
+    def identity(self) -> dict[str, Any]:
+        """All that can change the cell's numbers."""
+        return self._read("identity.json")
+
+    def _read(self, name: str) -> dict[str, Any]:
+        try:
+            return json.loads((self.folder / name).read_text())
+        except (OSError, ValueError) as error:
+            raise ValueError(
+                f"record {self.folder} is damaged ({name}: {error}): delete this folder, the cell is computed again"
+            ) from None
 
     def classes(self) -> list[str]:
         """The class names of the record's data set."""
@@ -138,12 +150,18 @@ def _table(chunks: list[Chunk]) -> Any:
     import pyarrow as arrow
 
     columns = {}
-    for name in chunks[0]:
-        if name.startswith(("picture_", "image_")) or chunks[0][name].ndim == 0:
+    for name in dict.fromkeys(name for chunk in chunks for name in chunk):
+        if name.startswith(("picture_", "image_")) or name == "seconds":
             continue
-        values = [row for chunk in chunks for row in (chunk[name].T if chunk[name].ndim == 2 else chunk[name]).tolist()]
-        columns[name] = values
+        columns[name] = [row for chunk in chunks for row in _rows(chunk, name)]
     return arrow.table(columns)
+
+
+def _rows(chunk: Chunk, name: str) -> list[Any]:
+    """One value per sample; nothing where a chunk lacks the column (a library's own count, when all samples failed)."""
+    if name not in chunk:
+        return [None] * len(chunk["id"])
+    return (chunk[name].T if chunk[name].ndim == 2 else chunk[name]).tolist()
 
 
 def _json(content: Mapping[str, Any]) -> str:

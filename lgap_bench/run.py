@@ -56,7 +56,7 @@ def run_cell(cfg: DictConfig, choices: Mapping[str, str], quiet: bool = False) -
     named = identity(cell, device_class)
     record = Record(Path(cell["outputs"]) / "records" / record_id(named))
     if record.complete:
-        record.summary()  # a damaged record is refused, not shown
+        _answer(record, cell)
         return record
     writable(record.folder, "outputs")
 
@@ -72,10 +72,31 @@ def run_cell(cfg: DictConfig, choices: Mapping[str, str], quiet: bool = False) -
     progress.end()
     names = {key: value for key, value in cell.items() if key.endswith("_name")}
     facts = {"id": record.folder.name, "n": cell["n"], "seed": cell["seed"], "norm": cell["threat"]["norm"]}
+    facts["view"] = _view(cell)
     summary = {**facts, "eps": str(cell["threat"]["eps"]), **names, **summarise(chunks)}
     record.finish(chunks, summary, _run_facts(chunks, began, device_class))
     draw_grid(record, parts.dataset.classes)
     return record
+
+
+def _view(cell: Mapping[str, Any]) -> str:
+    """The view as it has to be read: under `full` a caption is observed anew on every iterate and fixed within a step."""
+    fixed = cell["view_name"] == "full" and cell["purifier"].get("captioner") is not None
+    return "full, caption fixed" if fixed else cell["view_name"]
+
+
+def _answer(record: Record, cell: Mapping[str, Any]) -> None:
+    """A finished record answers if it is whole: a damaged one is refused, a grid that a kill took is drawn again."""
+    record.summary()
+    if cell["keep_images"] and not (record.folder / "images.npz").exists():
+        raise ValueError(
+            f"keep_images=true, but record {record.folder} was made without them: delete this folder, the cell is "
+            "computed again"
+        )
+    if not (record.folder / "grid.png").exists():
+        from lgap_bench.report.grid import draw_grid
+
+        draw_grid(record, record.classes())
 
 
 def _device(wanted: str) -> tuple[str, str]:
@@ -110,7 +131,13 @@ def _settings(cell: Mapping[str, Any]) -> None:
 
 
 def _run_facts(chunks: list[Any], began: float, device_class: str) -> dict[str, Any]:
-    from importlib.metadata import version
+    from importlib.metadata import PackageNotFoundError, version
+
+    def installed(name: str) -> str | None:
+        try:
+            return version(name)
+        except PackageNotFoundError:  # autoattack itself may stand in for pyautoattack
+            return None
 
     packages = ("torch", "diffusers", "transformers", "pyautoattack", "torchattacks")
     return {
@@ -120,7 +147,7 @@ def _run_facts(chunks: list[Any], began: float, device_class: str) -> dict[str, 
         "device": device_class,
         "lgap-bench": __version__,
         "python": sys.version.split()[0],
-        **{name: version(name) for name in packages},
+        **{name: installed(name) for name in packages},
     }
 
 
@@ -146,7 +173,7 @@ def one_screen(record: Record) -> str:
     """A cell's numbers as a person reads them."""
     s, run = record.summary(), record.run()
     lines = [
-        f"{s['purifier_name']} + {s['classifier_name']} on {s['dataset_name']}, {s['attack_name']} (view {s['view_name']}), "
+        f"{s['purifier_name']} + {s['classifier_name']} on {s['dataset_name']}, {s['attack_name']} (view {s['view']}), "
         f"{s['norm']} {s['eps']}, n = {s['n']}, seed {s['seed']}"
     ]
     for title in ("natural", "robust"):

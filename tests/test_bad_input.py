@@ -9,6 +9,7 @@ import torch
 from cells import SMALL, lgap_bench, only_record
 from safetensors.torch import load_file, save_file
 
+from lgap_bench.captioner.blip import load as load_blip
 from lgap_bench.check import within
 from lgap_bench.dataset.base import DataSet
 from lgap_bench.weights import locate
@@ -36,6 +37,12 @@ EARLY = [
     (["attack.step_size=fast"], ["attack.step_size=fast", "eps/4"]),
     (["classifier.weights=/nowhere"], ["/nowhere", "safetensors"]),
     (["device=tpu"], ["device=tpu", "cuda"]),
+    (["dtype=Float32"], ["dtype=Float32", "float32"]),
+    (["threat.eps=nan"], ["threat.eps=nan", "8/255"]),
+    (["attack.step_size=nan"], ["attack.step_size=nan"]),
+    (["seed=9223372036854775808"], ["seed=9223372036854775808"]),
+    (["attack=joint", "view=blind"], ["view=blind", "attack=joint"]),
+    (["captioner=given", "captioner.file=nowhere.json"], ["nowhere.json"]),
     (["dataset.split=tests"], ["dataset.split=tests", "validation"]),
 ]
 
@@ -98,6 +105,26 @@ def test_cut_off_weights_are_refused(weights, tmp_path):
     assert "damaged" in done.stderr
 
 
+def test_weights_that_lack_tensors_are_not_filled_with_random_ones(tmp_path):
+    source, copy = locate("embedded:digits/blip"), tmp_path / "blip"
+    copy.mkdir()
+    for file in source.iterdir():
+        (copy / file.name).write_bytes(file.read_bytes())
+    tensors = load_file(copy / "model.safetensors")
+    gone = [name for name in tensors if "vision_model.encoder.layers.0" in name]
+    save_file({name: t for name, t in tensors.items() if name not in gone}, copy / "model.safetensors")
+    with pytest.raises(ValueError, match=f"lacks {len(gone)} tensors"):
+        load_blip(str(copy))
+
+
+def test_weights_of_another_model_are_refused_in_one_line(tmp_path):
+    call = ("run", f"outputs={tmp_path}/out", "classifier.weights=embedded:digits/blip", "purifier=none", "attack=pgd")
+    done = lgap_bench(*call)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert "is no WideResNet" in done.stderr
+
+
 def test_nan_weights_are_refused_by_tensor_name(weights, tmp_path):
     tensors = load_file(weights / "model.safetensors")
     tensors["head.weight"][0, 0] = torch.nan
@@ -143,6 +170,9 @@ def test_a_label_out_of_range_is_named():
         (None, "(0, 1]", False),
         ("linf", "linf | l2", True),
         ("lin", "linf | l2", False),
+        ("LINF", "linf | l2", False),
+        (True, "true | false", True),
+        ("yes", "true | false", False),
         ("0.5", "(0, 1]", False),
     ],
 )

@@ -43,7 +43,13 @@ def test_every_other_purifier_runs_under_its_exact_gradient(tmp_path, purifier):
 
 @pytest.mark.parametrize(
     "captioner, says",
-    [("empty", ""), ("fixed", "a photo"), ("oracle", "handwritten"), ("wrong", "handwritten"), ("digits/blip", "strokes")],
+    [
+        ("empty", ""),
+        ("fixed", "a photo"),
+        ("oracle", "handwritten"),
+        ("wrong", "handwritten"),
+        ("digits/blip", "strokes"),
+    ],
 )
 def test_every_caption_source_says_what_it_should(tmp_path, captioner, says):
     record = run(tmp_path, "attack=bpda", f"captioner={captioner}")

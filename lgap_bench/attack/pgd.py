@@ -33,7 +33,8 @@ class PGD:
         keep: `best` (deterministic view: the first wrong or highest-loss iterate; randomized: chosen on select draws
             between the iterate of highest EOT loss and the last) or `last` (as torchattacks does).
         select_draws: fresh draws on which iterates and restarts are compared.
-        confirm_draws: a sample leaves early under a randomized view only when all of these fresh draws are wrong.
+        confirm_draws: a sample leaves early under a randomized view only when all of these fresh draws are wrong;
+            0: it never leaves, and every step and restart is spent on it.
     """
 
     steps: int
@@ -113,7 +114,7 @@ class PGD:
         """Samples that leave: at once where the view is deterministic, else when fooled on fresh draws too."""
         wrong = [a for a, bad in zip(active, (~at.correct).all(0).tolist(), strict=True) if bad]
         if problem.view.randomized:
-            due = [a for a in wrong if step - run.checked[a] >= RECHECK_AFTER]
+            due = [a for a in wrong if self.confirm_draws and step - run.checked[a] >= RECHECK_AFTER]
             for a in due:
                 run.checked[a] = step
             wrong = []
@@ -201,6 +202,6 @@ class _Worst:
             damage(part, found, part.stream("select").draws(self.draws, 0, -2)) if compare else torch.zeros(len(index))
         )
         for place, i in enumerate(index):
-            if harm[place] > self.damage[i] or bool(broken[place]):
+            if harm[place] > self.damage[i]:
                 self.x[i], self.damage[i] = found[place], harm[place]
             self.broken[i] = self.broken[i] or bool(broken[place])

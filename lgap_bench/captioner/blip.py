@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lgap_bench import weights as weight_files
-from lgap_bench.finite import require_finite
+from lgap_bench.finite import pretrained, require_finite
 from lgap_bench.noise import Noise
 
 
@@ -93,6 +93,6 @@ def load(weights: str, prompt: str = "", beams: int = 1, min_length: int = 1, ma
     from transformers import BlipForConditionalGeneration, BlipProcessor
 
     folder = weight_files.locate(weights)
-    model = BlipForConditionalGeneration.from_pretrained(folder, use_safetensors=True)
+    model = pretrained(BlipForConditionalGeneration, folder, weights)
     require_finite(model, weights)
     return Blip(model, BlipProcessor.from_pretrained(folder), prompt, beams, min_length, max_length)

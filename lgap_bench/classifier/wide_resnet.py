@@ -66,8 +66,12 @@ class WideResNet(nn.Module, PyTorchModelHubMixin):
 def load(weights: str) -> WideResNet:
     """A WideResNet from a folder written by `save_pretrained` (config.json, model.safetensors)."""
     folder = weight_files.locate(weights)
-    config = json.loads((folder / "config.json").read_text())
-    model = WideResNet(**config)
-    model.load_state_dict(load_file(folder / "model.safetensors"))
+    try:
+        model = WideResNet(**json.loads((folder / "config.json").read_text()))
+        model.load_state_dict(load_file(folder / "model.safetensors"))
+    except (OSError, TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"weights={weights} is no WideResNet ({error}): give a folder with its config.json and model.safetensors"
+        ) from None
     require_finite(model, weights)
     return model.eval()

@@ -35,6 +35,8 @@ class DataSet:
                 f"dataset={self.name}: label {int(self.labels[bad[0]])} of image {int(self.ids[bad[0]])} is not in "
                 f"[0, {len(self.classes) - 1}]: mend the label or add its class name to dataset.classes"
             )
+        if len({self.caption.replace("{label}", word) for word in self.classes}) < len(self.classes):
+            raise ValueError(f"dataset.caption={self.caption}: it needs the place {{label}} for the class name")
         if not bool(torch.isfinite(self.images).all()) or self.images.min() < 0 or self.images.max() > 1:
             raise ValueError(f"dataset={self.name}: images are not all in [0, 1]: divide bytes by 255")
 
@@ -43,4 +45,4 @@ class DataSet:
 
     def true_caption(self, label: int) -> str:
         """The template with the class name: what the captioner should say, and what caption attacks push away from."""
-        return self.caption.format(label=self.classes[label])
+        return self.caption.replace("{label}", self.classes[label])

@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import gzip
 import importlib.util
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -59,9 +60,9 @@ def digits(
     split: str = "test",
     classes: tuple[str, ...] = CLASSES,
     caption: str = "a photo of a handwritten {label}",
-    size: int | None = None,
+    sizes: Mapping[str, int] | None = None,
 ) -> DataSet:
-    """One split of the digits, (n, 3, 32, 32) in [0, 1]. `size` only repeats the split's size for early checks."""
+    """One split of the digits, (n, 3, 32, 32) in [0, 1]. `sizes` is for checks before anything is loaded."""
     indices = split_indices(split)
     images, labels = _load()
     padded = np.pad(images[indices], ((0, 0), (2, 2), (2, 2)))

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from lgap_bench import weights as weight_files
-from lgap_bench.finite import require_finite
+from lgap_bench.finite import pretrained, require_finite
 from lgap_bench.noise import Noise
 
 
@@ -123,9 +123,9 @@ def load(weights: str, recompute: bool = True) -> LatentPrior:
 
     folder = weight_files.locate(weights, weight_files.LATENT_PARTS)
     prior = LatentPrior(
-        AutoencoderKL.from_pretrained(folder / "vae", use_safetensors=True),
-        UNet2DConditionModel.from_pretrained(folder / "unet", use_safetensors=True),
-        CLIPTextModel.from_pretrained(folder / "text_encoder", use_safetensors=True),
+        pretrained(AutoencoderKL, folder / "vae", weights),
+        pretrained(UNet2DConditionModel, folder / "unet", weights),
+        pretrained(CLIPTextModel, folder / "text_encoder", weights),
         CLIPTokenizer.from_pretrained(folder / "tokenizer"),
         DDIMScheduler.from_pretrained(folder / "scheduler"),
         recompute,

@@ -20,7 +20,8 @@ class LGAP(Purifier):
 
     Args:
         prior: the latent diffusion model.
-        captioner: where captions come from; computed on the image as the defense sees it, without gradient.
+        captioner: where captions come from; computed on the image as the defense sees it, without gradient. Null for
+            no words: img2img without language.
         steps, strength, start, spacing: see `times.timesteps`; the paper's t is `strength`.
         guidance_scale: w of classifier-free guidance; 1 is none.
         negative_prompt: text of the unconditional branch.
@@ -38,7 +39,7 @@ class LGAP(Purifier):
     def __init__(
         self,
         prior: LatentPrior,
-        captioner: nn.Module,
+        captioner: nn.Module | None,
         steps: int,
         strength: float | None = None,
         start: int | None = None,
@@ -61,8 +62,7 @@ class LGAP(Purifier):
 
     def observe(self, x: Tensor, noise: Noise) -> list[str]:
         """Caption_BLIP = BLIP(x), section 3.1: one sentence per image."""
-        assert self.captioner is not None
-        return self.captioner(x.detach(), noise)
+        return [""] * len(x) if self.captioner is None else self.captioner(x.detach(), noise)
 
     def forward(self, x: Tensor, noise: Noise, observed: list[str] | None = None) -> Tensor:
         """x (B, 3, H, W) in [0, 1] -> purified images in [0, 1]; `observed` are given captions."""

@@ -22,7 +22,7 @@ COLUMNS = (
 MORE = (
     "dataset", "classifier", "captioner", "norm", "seeds", "score_draws", "natural_low", "natural_high",
     "natural_any_of_k", "natural_majority_of_k", "majority_of_k", "undefended_natural", "undefended_robust",
-    "as_published", "failed", "status",
+    "as_published", "failed", "status", "records",
 )  # fmt: skip
 
 
@@ -32,7 +32,8 @@ def merge(cells: Sequence[Record], title: str = "") -> dict[str, Any]:
     first = summaries[0]
     samples = [record.samples() for record in cells]
     natural = accuracy(_correct(samples, "clean", keep_failed=True))
-    robust = accuracy(_correct(samples, "attacked", keep_failed=False))
+    attacked = _correct(samples, "attacked", keep_failed=False)
+    robust = accuracy(attacked) if attacked.shape[1] else None
     row: dict[str, Any] = {
         key: first[f"{key}_name"] for key in ("purifier", "attack", "view", "dataset", "classifier", "captioner")
     }
@@ -40,8 +41,10 @@ def merge(cells: Sequence[Record], title: str = "") -> dict[str, Any]:
     row |= {"row": title or _title(first), "seeds": len(cells), "status": max(s["status"] for s in summaries)}
     row |= {"natural": natural.mean, "natural_low": natural.low, "natural_high": natural.high}
     row |= {"natural_any_of_k": natural.any_of_k, "natural_majority_of_k": natural.majority_of_k}
-    row |= {"robust": robust.mean, "robust_low": robust.low, "robust_high": robust.high}
-    row |= {"any_of_k": robust.any_of_k, "majority_of_k": robust.majority_of_k}
+    row |= {"records": " ".join(record.folder.name for record in cells)}
+    if robust is not None:
+        row |= {"robust": robust.mean, "robust_low": robust.low, "robust_high": robust.high}
+        row |= {"any_of_k": robust.any_of_k, "majority_of_k": robust.majority_of_k}
     for key in (
         "caption_label_clean",
         "caption_label_attacked",
@@ -60,8 +63,7 @@ def grouped(cells: Sequence[Record]) -> list[list[Record]]:
     """Records that differ in their seed alone, together; in the order in which each group first appears."""
     groups: dict[str, list[Record]] = defaultdict(list)
     for record in cells:
-        identity = json.loads((record.folder / "identity.json").read_text())
-        groups[json.dumps({**identity, "seed": None}, sort_keys=True)].append(record)
+        groups[json.dumps({**record.identity(), "seed": None}, sort_keys=True)].append(record)
     return [sorted(group, key=lambda record: record.summary()["seed"]) for group in groups.values()]
 
 
@@ -114,7 +116,7 @@ def main() -> None:
             row["eps"],
             row["purifier"],
             row["captioner"] or "",
-            row["robust"] * -1,
+            -(row.get("robust") or 0.0),
         )
     )
     show = as_markdown if arguments.markdown else as_text
@@ -134,7 +136,7 @@ def _correct(samples: Sequence[dict[str, list[Any]]], name: str, keep_failed: bo
 
 def _title(summary: dict[str, Any]) -> str:
     captioner = summary["captioner_name"]
-    plain = captioner is None or captioner.endswith("/blip") or summary["purifier_name"] == "sd_img2img"
+    plain = captioner is None or captioner.endswith("/blip")
     return summary["purifier_name"] if plain else f"{summary['purifier_name']} ({captioner} caption)"
 
 
