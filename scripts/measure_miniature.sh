@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Every figure of docs/miniature.md: 200 test images, three evaluation seeds (weights fixed), the frozen budget.
+# Every figure of docs/miniature.md: 200 test images, three evaluation seeds (one for the caption sources), the frozen budget.
 # About an hour of CPU in two sweeps side by side; resumable, finished cells answer from their records.
 set -euo pipefail
 outputs=${1:-outputs/miniature}
@@ -10,11 +10,11 @@ run="$lgap run -m outputs=$outputs n=200 threads=1"
   $run purifier=lgap attack=pgd,bpda,joint seed=0,1,2
   $run purifier=downsample,vae_only attack=pgd,bpda,full seed=0,1,2
   $run purifier=lgap attack=caption seed=0,1,2
-  $run purifier=lgap attack=pgd,bpda captioner=empty,oracle,wrong seed=0,1,2
+  $run purifier=lgap attack=pgd,bpda captioner=empty,oracle,wrong seed=0
 } &
 {
   $run purifier=lgap attack=full,full_joint seed=0,1,2
-  $run purifier=lgap attack=full captioner=empty,oracle,wrong seed=0,1,2
+  $run purifier=lgap attack=full captioner=empty,oracle,wrong seed=0
 }
 wait
 "$lgap" report --outputs "$outputs" --csv "$outputs/table.csv"
