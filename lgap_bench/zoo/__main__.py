@@ -10,6 +10,7 @@ COMPONENTS = ("standard", "adversarial", "blip", "vae", "unet", "pixel", "figure
 
 
 def main() -> None:
+    """Train the component named on the command line, or measure all of them (`figures`)."""
     parser = argparse.ArgumentParser(prog="python -m lgap_bench.zoo", description=__doc__)
     parser.add_argument("component", choices=COMPONENTS)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "digits")
