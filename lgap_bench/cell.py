@@ -39,6 +39,7 @@ def identity(cell: dict[str, Any], device_class: str) -> dict[str, Any]:
     """All that can change the numbers: configs with weights replaced by their content's SHA-256, no paths, no names.
 
     Paths stand under the keys `weights` (a folder) and `file`, in every part: those are hashed by content.
+    `limits` (what a key may be) and `recompute` (memory for time, bitwise the same) are left out wherever they stand.
     """
     part = {key: _fingerprinted(cell[key]) for key in (*GROUPS, *NUMBERS)}
     return {**part, "device": device_class, "numerics_version": NUMERICS_VERSION}

@@ -14,7 +14,7 @@ from lgap_bench.purifier.times import timesteps
 _INTERVAL = re.compile(r"(int )?([\[(])([^,]+), ([^\])]+)([\])])")
 
 
-def check(cell: dict[str, Any], device_wanted: str = "auto") -> None:
+def check(cell: dict[str, Any]) -> None:
     """Raise ValueError for the first thing in a resolved cell config that cannot work."""
     _limits(cell, "")
     _budget(cell)

@@ -54,8 +54,7 @@ def evaluate(parts: Parts, cell: dict[str, Any], record: Record, device: str, pr
 def _agree(parts: Parts, cell: dict[str, Any], device: str) -> None:
     """One image before any attack: does the classifier fit the data set, and is the defense as randomized as it says?"""
     defense: Defense = parts.defense
-    dtype = torch.float64 if cell["dtype"] == "float64" else torch.float32
-    x = parts.dataset.images[:1].to(device=device, dtype=dtype)
+    x = parts.dataset.images[:1].to(device=device, dtype=_image_dtype(cell))
     ids = parts.dataset.ids[:1].tolist()
     first, second = (defense(x, streams(seed, ids)["select"].draws()) for seed in (0, 1))
     if first.shape[-1] != len(parts.dataset.classes):
@@ -73,8 +72,7 @@ def _agree(parts: Parts, cell: dict[str, Any], device: str) -> None:
 def _chunk(parts: Parts, cell: dict[str, Any], rows: slice, device: str) -> Chunk:
     """Everything about one run of samples."""
     data = parts.dataset
-    dtype = torch.float64 if cell["dtype"] == "float64" else torch.float32  # the models alone may be in bfloat16
-    x = data.images[rows].to(device=device, dtype=dtype)
+    x = data.images[rows].to(device=device, dtype=_image_dtype(cell))
     y = data.labels[rows].to(device)
     ids = tuple(data.ids[rows].tolist())
     problem = Problem(parts.view, x, y, ids, parts.threat, cell["seed"], [data.true_caption(k) for k in y.tolist()])
@@ -152,6 +150,11 @@ def _scored(parts: Parts, cell: dict[str, Any], x: Tensor, y: Tensor, ids: tuple
         columns[f"{name}_caption"] = np.asarray(captions)
         columns[f"{name}_caption_label"] = np.asarray(named)
     return columns
+
+
+def _image_dtype(cell: dict[str, Any]) -> torch.dtype:
+    """Images and attacks are in float32 or float64; the models alone may be in bfloat16."""
+    return torch.float64 if cell["dtype"] == "float64" else torch.float32
 
 
 def _correct(chunk: Chunk, name: str) -> np.ndarray[Any, np.dtype[np.bool_]]:

@@ -70,13 +70,13 @@ class PGD:
                 break
             aims = None if targets is None else targets[left]
             found, broken = self._run(problem.take(left), aims, restart)
-            chosen.offer(left, found, broken, restart, compare=self.restarts > 1)
+            chosen.offer(left, found, broken, compare=self.restarts > 1)
         return chosen.x
 
     def _run(self, problem: Problem, targets: Tensor | None, restart: int) -> tuple[Tensor, Tensor]:
         """One run: the chosen iterate of each sample, and which of them are broken for certain."""
         x = self._start(problem, restart)
-        run = _Iterates(x, self.keep)
+        run = _Iterates(x)
         step_size = fraction(self.step_size, "attack.step_size", problem.threat.eps)
         active = list(range(len(x)))
         for step in range(self.steps + 1):
@@ -165,9 +165,8 @@ class PGD:
 class _Iterates:
     """The current iterate of every sample, the best so far by the attacker's own loss, and who is broken."""
 
-    def __init__(self, x: Tensor, keep: str) -> None:
+    def __init__(self, x: Tensor) -> None:
         self.x, self.best = x.clone(), x.clone()
-        self.keep = keep
         self.loss = torch.full((len(x),), -torch.inf, dtype=x.dtype, device=x.device)
         self.broken = torch.zeros(len(x), dtype=torch.bool, device=x.device)
         self.checked = [-RECHECK_AFTER] * len(x)
@@ -195,7 +194,7 @@ class _Worst:
         nothing = torch.full((size,), -torch.inf, dtype=problem.x.dtype, device=problem.x.device)
         return cls(problem, draws, problem.x.clone(), [False] * size, nothing)
 
-    def offer(self, index: list[int], found: Tensor, broken: Tensor, restart: int, compare: bool) -> None:
+    def offer(self, index: list[int], found: Tensor, broken: Tensor, compare: bool) -> None:
         """Keep the found images where they do more damage than what is held; all restarts meet the same draws."""
         part = self.problem.take(index)
         harm = (

@@ -90,6 +90,9 @@ RECIPES = {
 }
 
 
+COMMANDS = {"latent": "vae` and then `python -m lgap_bench.zoo unet"}
+
+
 def write_cards(root: Path) -> None:
     """figures.json, one README.md per component, and the manifest of all weights below the zoo."""
     figures = measure(digits("test"))
@@ -100,7 +103,7 @@ def write_cards(root: Path) -> None:
         rows = "\n".join(f"| {figure} | {value} |" for figure, value in values.items())
         (folder / "README.md").write_text(
             f"# digits/{name}\n\n{RECIPES[name]}\n\n"
-            f"- Data: {DATA}.\n- Code: `python -m lgap_bench.zoo {name}` (latent: `vae`, then `unet`), seeds fixed.\n"
+            f"- Data: {DATA}.\n- Code: `python -m lgap_bench.zoo {COMMANDS.get(name, name)}`, seeds fixed.\n"
             f"- Parameters: {count:,}. Licence of the weights: MIT, as the code; the data's licence stays the data's.\n"
             f"- For miniature experiments only: these models know nothing but digits.\n\n"
             f"| measured on the 1,000 test images (latent and pixel: 500) | |\n| --- | --- |\n{rows}\n"
