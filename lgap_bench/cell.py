@@ -15,6 +15,8 @@ from lgap_bench import weights as weight_files
 
 NUMERICS_VERSION = 1  # raised with every change of results; tests/test_frozen.py guards it
 GROUPS = ("dataset", "classifier", "purifier", "attack", "view", "threat")
+STAGES = ("train", "finetune")  # in this order; both are null for a classifier that is used as it comes
+UNIDENTIFIED = ("limits", "needs", "recompute", "root", "purified")  # keys that change no number
 NUMBERS = ("n", "seed", "score_draws", "chunk", "dtype", "tf32")
 
 
@@ -27,8 +29,12 @@ def resolve(cfg: DictConfig, choices: Mapping[str, str]) -> dict[str, Any]:
     plain = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(plain, dict)
     cell = {str(key): value for key, value in plain.items() if key not in ("prior", "captioner", "experiment", "hydra")}
-    for group in GROUPS:
+    for group in (*GROUPS, *STAGES):
         cell[f"{group}_name"] = choices[group]
+    for stage in STAGES:
+        if cell[stage]["images"] is None:  # the choice `none`
+            cell[stage] = None
+    cell["experiment_name"] = choices.get("experiment")
     captioner = cell["purifier"].get("captioner")
     same = captioner == plain.get("captioner")
     cell["captioner_name"] = None if captioner is None else choices["captioner"] if same else captioner["_target_"]
@@ -39,10 +45,32 @@ def identity(cell: dict[str, Any], device_class: str) -> dict[str, Any]:
     """All that can change the numbers: configs with weights replaced by their content's SHA-256, no paths, no names.
 
     Paths stand under the keys `weights` (a folder) and `file`, in every part: those are hashed by content.
-    `limits` (what a key may be) and `recompute` (memory for time, bitwise the same) are left out wherever they stand.
+    `limits` (what a key may be), `recompute` (memory for time, bitwise the same), `root` and `purified` (where a data
+    set lies) are left out wherever they stand. A trained classifier is identified by how it is made: stages are
+    deterministic, so the id is known before anything is trained.
     """
-    part = {key: _fingerprinted(cell[key]) for key in (*GROUPS, *NUMBERS)}
-    return {**part, "device": device_class, "numerics_version": NUMERICS_VERSION}
+    parts = {key: _fingerprinted(cell[key]) for key in (*GROUPS, *NUMBERS)}
+    stages = {stage: _fingerprinted(cell[stage]) for stage in STAGES if cell[stage] is not None}
+    return {**parts, **stages, **_machine(device_class)}
+
+
+def stage_identity(cell: Mapping[str, Any], name: str, device_class: str) -> dict[str, Any]:
+    """All that can change a stage's weights (`train`, `finetune`) or the images it trains on (`purified`)."""
+    dataset = {key: value for key, value in cell["dataset"].items() if key not in ("split", "sizes")}
+    parts: dict[str, Any] = {"stage": name, "dataset": dataset, "dtype": cell["dtype"], "tf32": cell["tf32"]}
+    if name == "purified":
+        parts["batch"] = cell["finetune"]["batch"]
+    else:
+        parts |= {"classifier": cell["classifier"], "train": cell["train"]}
+    if name == "finetune":
+        parts["finetune"] = cell["finetune"]
+    if name == "purified" or (name == "finetune" and cell["finetune"]["images"] == "purified"):
+        parts["purifier"] = cell["purifier"]
+    return {**_fingerprinted(parts), **_machine(device_class)}
+
+
+def _machine(device_class: str) -> dict[str, Any]:
+    return {"device": device_class, "numerics_version": NUMERICS_VERSION}
 
 
 def record_id(identity_: dict[str, Any]) -> str:
@@ -55,7 +83,7 @@ def _fingerprinted(node: Any) -> Any:
         return {
             key: _content(key, child) if key in ("weights", "file") else _fingerprinted(child)
             for key, child in node.items()
-            if key not in ("limits", "recompute")
+            if key not in UNIDENTIFIED
         }
     return [_fingerprinted(child) for child in node] if isinstance(node, list) else node
 
@@ -77,14 +105,19 @@ class Parts:
     threat: Any
 
 
-def build(cell: dict[str, Any], device: str) -> Parts:
-    """Instantiate every part from its `_target_`; purifiers bring their prior and captioner inside their own config."""
+def build(cell: dict[str, Any], device: str, device_class: str, quiet: bool = False) -> Parts:
+    """Instantiate every part from its `_target_`; purifiers bring their prior and captioner inside their own config.
+
+    A classifier that has to be trained first is trained here, or loaded where it was trained before.
+    """
     import torch
 
     from lgap_bench.defense import Defense
+    from lgap_bench.finetune.stage import trained
 
     dtype = getattr(torch, cell["dtype"])
-    defense = Defense(part(cell["purifier"]), part(cell["classifier"])).to(device=device, dtype=dtype)
+    classifier = trained(cell, part(cell["classifier"]), device, device_class, quiet)
+    defense = Defense(part(cell["purifier"]), classifier).to(device=device, dtype=dtype)
     # A memory layout: the convolutions' backward pass takes a fifth less time.
     defense = defense.to(memory_format=torch.channels_last)
     return Parts(
@@ -105,5 +138,5 @@ def part(config: dict[str, Any], **given: Any) -> Any:
 
 def _built(node: Any) -> Any:
     if isinstance(node, dict):
-        return {key: _built(child) for key, child in node.items() if key != "limits"}
+        return {key: _built(child) for key, child in node.items() if key not in ("limits", "needs")}
     return node

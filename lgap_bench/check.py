@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lgap_bench import weights as weight_files
+from lgap_bench.cell import STAGES
 from lgap_bench.fraction import fraction
 from lgap_bench.purifier.times import timesteps
 
@@ -20,6 +21,7 @@ def check(cell: dict[str, Any]) -> None:
     _budget(cell)
     _sizes(cell)
     _combinations(cell)
+    _stages(cell)
     _weights(cell)
 
 
@@ -85,6 +87,32 @@ def _combinations(cell: dict[str, Any]) -> None:
         )
     if view == "caption" and not weight:
         raise ValueError(f"view=caption with attack={attack}: its loss has no caption term, use attack=caption")
+
+
+def _stages(cell: dict[str, Any]) -> None:
+    classifier, train, finetune = cell["classifier"], cell["train"], cell["finetune"]
+    purified = [name for name in STAGES if cell[name] is not None and cell[name]["images"] == "purified"]
+    if purified and cell["purifier_name"] == "none":
+        raise ValueError(
+            f"{purified[0]}={cell[f'{purified[0]}_name']} trains on purified images, and purifier=none: choose a purifier, or {purified[0]}=clean or none"
+        )
+    if "train" in purified:
+        raise ValueError("train.images=purified: train from scratch on clean images, then use finetune=lgap")
+    bare = "weights" not in classifier and classifier["_target_"].endswith("wide_resnet.WideResNet")
+    if bare and train is None:
+        raise ValueError(
+            f"classifier={cell['classifier_name']} has no weights and train=none: choose train=digits or train=cifar"
+        )
+    if train is not None and not bare:
+        raise ValueError(
+            f"train={cell['train_name']} starts from scratch, and classifier={cell['classifier_name']} has weights: use finetune=..., or classifier={cell['dataset_name']}/scratch"
+        )
+    available = cell["dataset"].get("sizes", {}).get("train")
+    for recipe in (train, finetune):
+        if recipe is not None and recipe["n"] is not None and available is not None and recipe["n"] > available:
+            raise ValueError(
+                f"n={recipe['n']} training images are more than the {available} of dataset={cell['dataset_name']}: lower it or use null for all"
+            )
 
 
 def purifier_captioner(cell: dict[str, Any]) -> dict[str, Any] | None:

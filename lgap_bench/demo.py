@@ -67,7 +67,7 @@ def measure(name: str, outputs: Path) -> Record:
         overrides = [f"experiment=demo/{name}", f"n={N}", f"outputs={outputs}", "threads=1"]
         cfg = compose("config", overrides, return_hydra_config=True)
     try:
-        return run_cell(cfg, cfg.hydra.runtime.choices, quiet=True)
+        return run_cell(cfg, cfg.hydra.runtime.choices, overrides, quiet=True)
     except Exception as error:
         if is_users(error):  # a process hands the message over, not the cause that the sentence is made from
             raise ValueError(sentence(error).removeprefix("lgap-bench: ")) from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from lgap_bench.attack.loss import margin
 from lgap_bench.attack.problem import Problem
+from lgap_bench.attack.select import damage
 from lgap_bench.attack.view import Full
 from lgap_bench.cell import Parts
 from lgap_bench.defense import Defense
@@ -84,6 +86,7 @@ def _chunk(parts: Parts, cell: dict[str, Any], rows: slice, device: str) -> Chun
     columns: Chunk = {"id": np.asarray(ids), "label": y.cpu().numpy(), "failed": failed.cpu().numpy()}
     for name, images in (("clean", x), ("attacked", x_adv)):
         columns |= _scored(parts, cell, images, y, ids, name)
+    columns["attacked_damage"] = _damage(parts, cell, problem, x_adv)
     delta = (x_adv - x).flatten(1)
     columns["linf"] = delta.abs().amax(1).double().cpu().numpy()
     columns["l2"] = delta.norm(dim=1).double().cpu().numpy()
@@ -150,6 +153,17 @@ def _scored(parts: Parts, cell: dict[str, Any], x: Tensor, y: Tensor, ids: tuple
         columns[f"{name}_caption"] = np.asarray(captions)
         columns[f"{name}_caption_label"] = np.asarray(named)
     return columns
+
+
+@torch.no_grad()
+def _damage(parts: Parts, cell: dict[str, Any], problem: Problem, x_adv: Tensor) -> np.ndarray[Any, Any]:
+    """How broken each attacked image is on `select` draws that are the same for every attack and seen by none.
+
+    A table picks the worst attack per sample by this number and scores it on the `score` draws.
+    """
+    full = replace(problem, view=Full(parts.defense, cell["max_rows"]))
+    draws = cell["score_draws"] if parts.defense.randomized else 1
+    return damage(full, x_adv, problem.stream("select").draws(draws, 0, -3)).double().cpu().numpy()
 
 
 def _image_dtype(cell: dict[str, Any]) -> torch.dtype:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-ROLES = ("attack", "select", "score")  # streams that must never meet: see "Honest scoring" in the README
+ROLES = ("attack", "select", "score", "train")  # streams that must never meet: see "Honest scoring" in the README
 
 
 def derive(*parts: int | str) -> int:

@@ -8,6 +8,7 @@ outputs/records/<id>/   config.yaml      the resolved config
                         run.json         when, how long, with which versions: nothing that identifies
                         pictures.npz     the first images, clean, attacked and purified; grid.png draws them
                         images.npz       all attacked images, where keep_images is set
+                        asked/*.json     the experiments that asked for this cell: how a table finds its rows
 """
 
 from __future__ import annotations
@@ -115,6 +116,19 @@ class Record:
     def identity(self) -> dict[str, Any]:
         """All that can change the cell's numbers."""
         return self._read("identity.json")
+
+    def asked(self, experiment: str, overrides: list[str]) -> None:
+        """Note that an experiment, with these overrides, came to this cell."""
+        folder = self.folder / "asked"
+        folder.mkdir(exist_ok=True)
+        content = _json({"experiment": experiment, "overrides": overrides})
+        name = hashlib.sha256(content.encode()).hexdigest()[:16]
+        if not (folder / f"{name}.json").exists():
+            _write(folder / f"{name}.json", content)
+
+    def askers(self) -> list[dict[str, Any]]:
+        """Every experiment and its overrides that came to this cell."""
+        return [json.loads(file.read_text()) for file in sorted((self.folder / "asked").glob("*.json"))]
 
     def _read(self, name: str) -> dict[str, Any]:
         try:

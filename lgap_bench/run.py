@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from lgap_bench import __version__
 from lgap_bench.cell import build, identity, record_id, resolve
 from lgap_bench.check import check, writable
 from lgap_bench.errors import is_users, sentence
+from lgap_bench.lock import locked
 from lgap_bench.record import Record
 
 PACKAGE = Path(__file__).parent
@@ -31,7 +32,7 @@ FAILED: list[str] = []  # cells of this process that could not run: Hydra hands 
 def app(cfg: DictConfig) -> None:
     """The Hydra application: one cell per job. A cell that cannot run is named, and the sweep goes on."""
     try:
-        record = run_cell(cfg, HydraConfig.get().runtime.choices)
+        record = run_cell(cfg, HydraConfig.get().runtime.choices, HydraConfig.get().overrides.task)
     except Exception as error:
         if not is_users(error):
             raise
@@ -48,8 +49,11 @@ def main() -> None:
         sys.exit(1)
 
 
-def run_cell(cfg: DictConfig, choices: Mapping[str, str], quiet: bool = False) -> Record:
-    """Measure one cell, or answer from its record. Raises ValueError in one line for anything the user can mend."""
+def run_cell(cfg: DictConfig, choices: Mapping[str, str], overrides: Sequence[str] = (), quiet: bool = False) -> Record:
+    """Measure one cell, or answer from its record. Raises ValueError in one line for anything the user can mend.
+
+    `overrides` are what the user asked for, kept beside the record so that tables find it by its experiment.
+    """
     cell = resolve(cfg, choices)
     check(cell)
     device, device_class = _device(cell["device"])
@@ -57,26 +61,37 @@ def run_cell(cfg: DictConfig, choices: Mapping[str, str], quiet: bool = False) -
     record = Record(Path(cell["outputs"]) / "records" / record_id(named))
     if record.complete:
         _answer(record, cell)
-        return record
-    writable(record.folder, "outputs")
+    else:
+        writable(record.folder, "outputs")
+        title = f"{cell['purifier_name']} under {cell['attack_name']}"
+        with locked(Path(cell["outputs"]), record.folder.name, title):
+            if not record.complete:  # another job may have measured it while this one waited
+                _measure(cell, named, record, device, device_class, quiet)
+    if cell["experiment_name"]:
+        record.asked(cell["experiment_name"], list(overrides))
+    return record
 
+
+def _measure(
+    cell: dict[str, Any], named: dict[str, Any], record: Record, device: str, device_class: str, quiet: bool
+) -> None:
+    """Build the parts (training what has to be trained), evaluate, save."""
     began = time.monotonic()
     _settings(cell)
     from lgap_bench.evaluate import evaluate, summarise
+    from lgap_bench.finetune.stage import summaries
     from lgap_bench.report.grid import draw_grid
 
-    parts = build(cell, device)
+    parts = build(cell, device, device_class, quiet)
     record.begin(cell, named)
     progress = _Progress(f"{cell['purifier_name']} under {cell['attack_name']}", quiet)
     chunks = evaluate(parts, cell, record, device, progress)
     progress.end()
-    names = {key: value for key, value in cell.items() if key.endswith("_name")}
+    names = {key: value for key, value in cell.items() if key.endswith("_name") and key != "experiment_name"}
     facts = {"id": record.folder.name, "n": cell["n"], "seed": cell["seed"], "norm": cell["threat"]["norm"]}
-    facts["view"] = _view(cell)
-    summary = {**facts, "eps": str(cell["threat"]["eps"]), **names, **summarise(chunks)}
-    record.finish(chunks, summary, _run_facts(chunks, began, device_class))
+    facts |= {"view": _view(cell), "eps": str(cell["threat"]["eps"]), "stages": summaries(cell, device_class)}
+    record.finish(chunks, {**facts, **names, **summarise(chunks)}, _run_facts(chunks, began, device_class))
     draw_grid(record, parts.dataset.classes)
-    return record
 
 
 def _view(cell: Mapping[str, Any]) -> str:
@@ -173,7 +188,7 @@ def one_screen(record: Record) -> str:
     """A cell's numbers as a person reads them."""
     s, run = record.summary(), record.run()
     lines = [
-        f"{s['purifier_name']} + {s['classifier_name']} on {s['dataset_name']}, {s['attack_name']} (view {s['view']}), "
+        f"{s['purifier_name']} + {_classifier(s)} on {s['dataset_name']}, {s['attack_name']} (view {s['view']}), "
         f"{s['norm']} {s['eps']}, n = {s['n']}, seed {s['seed']}"
     ]
     for title in ("natural", "robust"):
@@ -193,6 +208,12 @@ def one_screen(record: Record) -> str:
         lines.append(f"  partial: the attack failed on {s['failed']} samples, which count neither way")
     lines.append(f"  {run['seconds']:.1f} s   record and pictures: {record.folder}")
     return "\n".join(lines)
+
+
+def _classifier(summary: Mapping[str, Any]) -> str:
+    """The classifier's name and what was done to it."""
+    stages = [f"{stage} {summary[f'{stage}_name']}" for stage in summary["stages"]]
+    return ", ".join([summary["classifier_name"], *stages])
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lgap_bench.attack import loss as losses
 from lgap_bench.attack.problem import Estimate, Problem, estimate
-from lgap_bench.attack.select import damage
+from lgap_bench.attack.select import Worst, damage
 from lgap_bench.fraction import fraction
 from lgap_bench.noise import derive
 
@@ -31,7 +31,8 @@ class PGD:
         class_weight: weight of the classification loss; 0 for attacks on the caption alone.
         caption_weight: weight of the captioner's teacher-forced loss on the true caption.
         keep: `best` (deterministic view: the first wrong or highest-loss iterate; randomized: chosen on select draws
-            between the iterate of highest EOT loss and the last) or `last` (as torchattacks does).
+            among the two iterates of highest EOT loss and the last) or `last` (as torchattacks does).
+        eot: `mean` averages the draws' gradients; `sign_vote` their signs, as LGAP's release does.
         select_draws: fresh draws on which iterates and restarts are compared.
         confirm_draws: a sample leaves early under a randomized view only when all of these fresh draws are wrong;
             0: it never leaves, and every step and restart is spent on it.
@@ -47,14 +48,16 @@ class PGD:
     class_weight: float = 1.0
     caption_weight: float = 0.0
     keep: str = "best"
-    select_draws: int = 4
-    confirm_draws: int = 8
+    eot: str = "mean"
+    select_draws: int = 8
+    confirm_draws: int = 32
 
     def __post_init__(self) -> None:
         known = {
             "start": ("zero", "random", "both"),
             "loss": ("cross_entropy", "margin", "dlr"),
             "keep": ("best", "last"),
+            "eot": ("mean", "sign_vote"),
         }
         for key, choices in known.items():
             if getattr(self, key) not in choices:
@@ -106,7 +109,7 @@ class PGD:
 
         draws = self.draws if part.view.randomized else 1
         noise = part.stream("attack").draws(draws, restart, step)
-        return estimate(part, x, noise, raised, aims, self.caption_weight)
+        return estimate(part, x, noise, raised, aims, self.caption_weight, vote=self.eot == "sign_vote")
 
     def _broken(
         self, problem: Problem, run: _Iterates, active: list[int], at: Estimate, restart: int, step: int
@@ -128,18 +131,16 @@ class PGD:
         return set(wrong)
 
     def _settle(self, problem: Problem, run: _Iterates, restart: int) -> Tensor:
-        """Between the iterate of highest noisy loss and the last one, the worse on select draws that saw neither."""
+        """The worst of three iterates, two of high noisy loss and the last, on select draws that saw none of them."""
         if self.keep == "last":
             return run.x
-        if not problem.view.randomized:
-            return run.best
         open_ = [i for i in range(len(run.x)) if not run.broken[i]]
-        if open_:
+        if problem.view.randomized and open_:
             part = problem.take(open_)
-            noise = part.stream("select").draws(self.select_draws, restart)
-            last_worse = damage(part, run.x[open_], noise) > damage(part, run.best[open_], noise)
-            switch = [a for a, yes in zip(open_, last_worse.tolist(), strict=True) if yes]
-            run.best[switch] = run.x[switch]
+            worst = Worst(part, part.stream("select").draws(self.select_draws, restart))
+            for candidate in (run.best, run.second, run.x):
+                worst.offer(candidate[open_])
+            run.best[open_] = worst.x
         return run.best
 
     def _start(self, problem: Problem, restart: int) -> Tensor:
@@ -163,19 +164,25 @@ class PGD:
 
 
 class _Iterates:
-    """The current iterate of every sample, the best so far by the attacker's own loss, and who is broken."""
+    """The current iterate of every sample, the two best so far by the attacker's own loss, and who is broken."""
 
     def __init__(self, x: Tensor) -> None:
-        self.x, self.best = x.clone(), x.clone()
+        self.x, self.best, self.second = x.clone(), x.clone(), x.clone()
         self.loss = torch.full((len(x),), -torch.inf, dtype=x.dtype, device=x.device)
+        self.second_loss = self.loss.clone()
         self.broken = torch.zeros(len(x), dtype=torch.bool, device=x.device)
         self.checked = [-RECHECK_AFTER] * len(x)
 
     def note(self, active: list[int], at: Estimate) -> None:
-        """Remember the iterates whose loss rose."""
-        better = [a for a, yes in zip(active, (at.loss > self.loss[active]).tolist(), strict=True) if yes]
-        self.best[better] = self.x[better]
-        self.loss[active] = torch.maximum(self.loss[active], at.loss)
+        """Remember the iterates of the two highest losses."""
+        where = torch.tensor(active, device=self.x.device)
+        first = at.loss > self.loss[where]
+        next_ = ~first & (at.loss > self.second_loss[where])
+        rows = where[next_]
+        self.second[rows], self.second_loss[rows] = self.x[rows], at.loss[next_]
+        rows = where[first]
+        self.second[rows], self.second_loss[rows] = self.best[rows], self.loss[rows]
+        self.best[rows], self.loss[rows] = self.x[rows], at.loss[first]
 
 
 @dataclass

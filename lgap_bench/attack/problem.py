@@ -68,11 +68,13 @@ def estimate(
     loss: Loss,
     targets: Tensor | None = None,
     caption_weight: float = 0.0,
+    vote: bool = False,
 ) -> Estimate:
     """Expectation over transformation (Athalye et al. 2018): mean loss and gradient at x over the draws of `noise`.
 
     Draws are batched: draws * B rows in passes of at most `view.max_rows`. The caption is observed once for x. With
-    `caption_weight` c > 0 the loss gains c * -log p(true caption | x), the captioner's teacher-forced loss.
+    `caption_weight` c > 0 the loss gains c * -log p(true caption | x), the captioner's teacher-forced loss. With `vote`
+    the draws' gradients count by their signs alone, so that the step goes where most draws point.
     Raises FloatingPointError naming the sample if the gradient is not finite: a crash is never scored as robust.
     """
     view, draws = problem.view, len(noise) // len(x)
@@ -89,7 +91,7 @@ def estimate(
             each = loss(out, aim[rows])
             if out.requires_grad:
                 (part,) = torch.autograd.grad(each.sum(), x_rows)
-                gradient.index_add_(0, rows, part / draws)
+                gradient.index_add_(0, rows, (part.sign() if vote else part) / draws)
         total.index_add_(0, rows, each.detach().to(total.dtype) / draws)
         logits.append(out.detach())
     if caption_weight:

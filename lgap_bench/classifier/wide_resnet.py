@@ -17,8 +17,9 @@ from lgap_bench.finite import require_finite
 class Block(nn.Module):
     """Pre-activation basic block: BN, ReLU, conv, twice; a 1x1 convolution where the width or the stride changes."""
 
-    def __init__(self, width_in: int, width_out: int, stride: int) -> None:
+    def __init__(self, width_in: int, width_out: int, stride: int, dropout: float = 0.0) -> None:
         super().__init__()
+        self.dropout = nn.Dropout(dropout)
         self.norm1 = nn.BatchNorm2d(width_in)
         self.conv1 = nn.Conv2d(width_in, width_out, 3, stride, 1, bias=False)
         self.norm2 = nn.BatchNorm2d(width_out)
@@ -29,14 +30,23 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         h = F.relu(self.norm1(x))
         skip = x if self.shortcut is None else self.shortcut(h)
-        return skip + self.conv2(F.relu(self.norm2(self.conv1(h))))
+        return skip + self.conv2(self.dropout(F.relu(self.norm2(self.conv1(h)))))
 
 
 class WideResNet(nn.Module, PyTorchModelHubMixin):
-    """WRN-`depth`-`widen`: (B, 3, H, W) in [0, 1] -> (B, classes) logits. `depth` = 6k + 4."""
+    """WRN-`depth`-`widen`: (B, 3, H, W) in [0, 1] -> (B, classes) logits. `depth` = 6k + 4.
+
+    Without weights it is a start for `train=...`. `dropout` is the share of values dropped while training.
+    """
 
     def __init__(
-        self, depth: int = 28, widen: int = 10, classes: int = 10, mean: float = 0.5, std: float = 0.5
+        self,
+        depth: int = 28,
+        widen: int = 10,
+        classes: int = 10,
+        mean: float = 0.5,
+        std: float = 0.5,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         if depth < 10 or (depth - 4) % 6:
@@ -47,7 +57,7 @@ class WideResNet(nn.Module, PyTorchModelHubMixin):
         self.conv = nn.Conv2d(3, widths[0], 3, 1, 1, bias=False)
         self.blocks = nn.Sequential(
             *(
-                Block(widths[g] if b == 0 else widths[g + 1], widths[g + 1], 2 if b == 0 and g > 0 else 1)
+                Block(widths[g] if b == 0 else widths[g + 1], widths[g + 1], 2 if b == 0 and g > 0 else 1, dropout)
                 for g in range(3)
                 for b in range(blocks)
             )

@@ -1,0 +1,166 @@
+"""What comes before a cell: its classifier trained from scratch and fine-tuned, each made once and kept by identity.
+
+outputs/weights/<id>/   identity.json       all that can change the weights; <id> is its hash
+                        model.safetensors   the best epoch's weights
+                        curve.csv, .png     loss and accuracies by epoch
+                        summary.json        best epoch, accuracies, SHA-256 of the weights; written last
+                        state.pt            while it trains: what a killed training resumes from
+outputs/purified/<id>/  purified training and validation images
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from lgap_bench import weights as weight_files
+from lgap_bench.cell import STAGES, part, record_id, stage_identity
+from lgap_bench.finetune.fit import Progress, fit
+from lgap_bench.finetune.images import Images, clean, purified
+from lgap_bench.finetune.recipe import Recipe
+from lgap_bench.lock import locked
+
+
+def trained(cell: Mapping[str, Any], classifier: nn.Module, device: str, device_class: str, quiet: bool) -> nn.Module:
+    """The classifier after the cell's stages; what was made before, here or by another job, is loaded."""
+    for name in STAGES:
+        if cell[name] is not None:
+            folder = make(cell, name, classifier, device, device_class, quiet)
+            classifier.load_state_dict(load_file(folder / "model.safetensors"))
+    return classifier
+
+
+def folder_of(cell: Mapping[str, Any], name: str, device_class: str) -> Path:
+    """Where a stage's weights lie."""
+    return Path(cell["outputs"]) / "weights" / record_id(stage_identity(cell, name, device_class))
+
+
+def summaries(cell: Mapping[str, Any], device_class: str) -> dict[str, Any]:
+    """What a cell's summary says of its stages: best epoch, validation accuracy and the weights' SHA-256."""
+    made = {name: folder_of(cell, name, device_class) for name in STAGES if cell[name] is not None}
+    return {name: _summary(folder) for name, folder in made.items()}
+
+
+def make(
+    cell: Mapping[str, Any], name: str, classifier: nn.Module, device: str, device_class: str, quiet: bool
+) -> Path:
+    """Train one stage unless its weights are there; returns their folder. Two jobs that ask at once make it once."""
+    folder = folder_of(cell, name, device_class)
+    with locked(Path(cell["outputs"]), folder.name, f"{name} of {cell['classifier_name']}"):
+        if (folder / "summary.json").exists():
+            _summary(folder)
+        else:
+            folder.mkdir(parents=True, exist_ok=True)
+            _run(cell, name, classifier, folder, device, device_class, quiet)
+    return folder
+
+
+def _run(
+    cell: Mapping[str, Any],
+    name: str,
+    classifier: nn.Module,
+    folder: Path,
+    device: str,
+    device_class: str,
+    quiet: bool,
+) -> None:
+    began = time.monotonic()
+
+    def say(line: str) -> None:
+        if not quiet:
+            print(line, file=sys.stderr, flush=True)
+
+    recipe: Recipe = part(cell[name])
+    identity = stage_identity(cell, name, device_class)
+    (folder / "identity.json").write_text(json.dumps(identity, indent=2, sort_keys=True) + "\n")
+    if name == "train":
+        _fresh(classifier, recipe.seed)
+    images = {split: _images(cell, recipe, split, device, device_class, say) for split in ("train", "validation")}
+    progress = fit(classifier, images["train"], images["validation"], recipe, folder, name, device, say)
+    _curve(folder, progress, f"{name} of {cell['classifier_name']}: {cell[f'{name}_name']}")
+    summary = {
+        "stage": name,
+        "id": folder.name,
+        "best_epoch": progress.best,
+        "epochs": recipe.epochs,
+        "seed": recipe.seed,
+        "validation": progress.best_accuracy,
+        "validation_before": progress.curve[0]["validation"],
+        "seconds": round(time.monotonic() - began, 1),
+        "sha256": weight_files.sha256(folder / "model.safetensors"),
+    }
+    part_file = folder / "summary.json.part"
+    part_file.write_text(json.dumps(summary, indent=2) + "\n")
+    part_file.replace(folder / "summary.json")
+
+
+def _fresh(classifier: nn.Module, seed: int) -> None:
+    """Initial weights that depend on the recipe's seed alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        modules: list[Any] = list(classifier.modules())
+        for module in modules:
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            elif hasattr(module, "reset_parameters"):
+                module.reset_parameters()
+
+
+def _images(cell: Mapping[str, Any], recipe: Recipe, split: str, device: str, device_class: str, say: Any) -> Images:
+    """One split as the recipe wants it. `recipe.n` cuts the training images; validation is used whole up to that n."""
+    data = part({**cell["dataset"], "split": split})
+    if recipe.images == "clean":
+        return clean(data, recipe.n)
+    purifier = part(at_split(cell["purifier"], split)).to(device=device, dtype=getattr(torch, cell["dtype"])).eval()
+    identity = stage_identity(cell, "purified", device_class)
+    folder = Path(recipe.purified or Path(cell["outputs"]) / "purified" / record_id(identity))
+    with locked(Path(cell["outputs"]), f"{folder.name}-{split}", f"purified {split} images"):
+        return purified(data, purifier, folder, identity, recipe.n, recipe.copies, recipe.batch, device, say)
+
+
+def at_split(node: Any, split: str) -> Any:
+    """A config whose nested data sets (the caption sources that read labels) are turned to another split."""
+    if not isinstance(node, dict):
+        return node
+    return {key: split if key == "split" else at_split(child, split) for key, child in node.items()}
+
+
+def _summary(folder: Path) -> dict[str, Any]:
+    """A finished stage's summary. Raises ValueError if its weights are not those it was written for."""
+    summary = json.loads((folder / "summary.json").read_text())
+    file = folder / "model.safetensors"
+    if not file.exists() or weight_files.sha256(file) != summary["sha256"]:
+        raise ValueError(f"trained weights in {folder} are damaged or missing: delete this folder, they are made again")
+    return summary
+
+
+def _curve(folder: Path, progress: Progress, title: str) -> None:
+    """curve.csv and curve.png."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    with (folder / "curve.csv").open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, ["epoch", "loss", "train", "validation"])
+        writer.writeheader()
+        writer.writerows(progress.curve)
+    epochs = [line["epoch"] for line in progress.curve]
+    figure = Figure(figsize=(7, 3), layout="constrained")
+    FigureCanvasAgg(figure)
+    left, right = figure.subplots(1, 2)
+    left.plot(epochs[1:], [line["loss"] for line in progress.curve[1:]], color="#222222")
+    left.set(xlabel="epoch", ylabel="training loss", title=title)
+    for key, color in (("train", "#999999"), ("validation", "#1b7837")):
+        right.plot(epochs, [line[key] for line in progress.curve], color=color, label=key)
+    right.plot([progress.best], [progress.best_accuracy], "o", color="#1b7837", label=f"kept: epoch {progress.best}")
+    right.set(xlabel="epoch", ylabel="accuracy, %")
+    right.legend(fontsize=8)
+    figure.savefig(folder / "curve.png", dpi=100)
