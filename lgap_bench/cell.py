@@ -16,7 +16,9 @@ from lgap_bench import weights as weight_files
 NUMERICS_VERSION = 1  # raised with every change of results; tests/test_frozen.py guards it
 GROUPS = ("dataset", "classifier", "purifier", "attack", "view", "threat")
 STAGES = ("train", "finetune")  # in this order; both are null for a classifier that is used as it comes
-UNIDENTIFIED = ("limits", "needs", "recompute", "root", "purified")  # keys that change no number
+# Keys that describe a part rather than build it, and those that change no number: paths, and memory for time.
+DESCRIBING = ("limits", "needs", "sampling", "evaluated", "shape", "sizes", "class_count")
+UNIDENTIFIED = (*DESCRIBING, "recompute", "root", "purified")
 NUMBERS = ("n", "seed", "score_draws", "chunk", "dtype", "tf32")
 
 
@@ -34,19 +36,27 @@ def resolve(cfg: DictConfig, choices: Mapping[str, str]) -> dict[str, Any]:
     for stage in STAGES:
         if cell[stage]["images"] is None:  # the choice `none`
             cell[stage] = None
-    cell["experiment_name"] = choices.get("experiment")
+    cell["experiment_name"] = experiment(choices)
     captioner = cell["purifier"].get("captioner")
     same = captioner == plain.get("captioner")
     cell["captioner_name"] = None if captioner is None else choices["captioner"] if same else captioner["_target_"]
     return cell
 
 
+def experiment(choices: Mapping[str, str]) -> str | None:
+    """The experiment's name, from `experiment=lgap/table1/lgap` or from `+experiment/lgap/table1=lgap`."""
+    nested = [
+        f"{key.removeprefix('experiment/')}/{name}" for key, name in choices.items() if key.startswith("experiment/")
+    ]
+    return nested[0] if nested else choices.get("experiment")
+
+
 def identity(cell: dict[str, Any], device_class: str) -> dict[str, Any]:
     """All that can change the numbers: configs with weights replaced by their content's SHA-256, no paths, no names.
 
     Paths stand under the keys `weights` (a folder) and `file`, in every part: those are hashed by content.
-    `limits` (what a key may be), `recompute` (memory for time, bitwise the same), `root` and `purified` (where a data
-    set lies) are left out wherever they stand. A trained classifier is identified by how it is made: stages are
+    What describes a part (`limits`, ...), `recompute` (memory for time, bitwise the same), `root` and `purified` (where
+    images lie) are left out wherever they stand. A trained classifier is identified by how it is made: stages are
     deterministic, so the id is known before anything is trained.
     """
     parts = {key: _fingerprinted(cell[key]) for key in (*GROUPS, *NUMBERS)}
@@ -56,7 +66,7 @@ def identity(cell: dict[str, Any], device_class: str) -> dict[str, Any]:
 
 def stage_identity(cell: Mapping[str, Any], name: str, device_class: str) -> dict[str, Any]:
     """All that can change a stage's weights (`train`, `finetune`) or the images it trains on (`purified`)."""
-    dataset = {key: value for key, value in cell["dataset"].items() if key not in ("split", "sizes")}
+    dataset = {key: value for key, value in cell["dataset"].items() if key != "split"}
     parts: dict[str, Any] = {"stage": name, "dataset": dataset, "dtype": cell["dtype"], "tf32": cell["tf32"]}
     if name == "purified":
         parts["batch"] = cell["finetune"]["batch"]
@@ -138,5 +148,5 @@ def part(config: dict[str, Any], **given: Any) -> Any:
 
 def _built(node: Any) -> Any:
     if isinstance(node, dict):
-        return {key: _built(child) for key, child in node.items() if key not in ("limits", "needs")}
+        return {key: _built(child) for key, child in node.items() if key not in DESCRIBING}
     return node

@@ -22,7 +22,6 @@ def check(cell: dict[str, Any]) -> None:
     _sizes(cell)
     _combinations(cell)
     _stages(cell)
-    _weights(cell)
 
 
 def within(value: object, limit: str) -> bool:
@@ -101,7 +100,7 @@ def _stages(cell: dict[str, Any]) -> None:
     bare = "weights" not in classifier and classifier["_target_"].endswith("wide_resnet.WideResNet")
     if bare and train is None:
         raise ValueError(
-            f"classifier={cell['classifier_name']} has no weights and train=none: choose train=digits or train=cifar"
+            f"classifier={cell['classifier_name']} has no weights and train=none: choose train={cell['dataset_name']}/adp"
         )
     if train is not None and not bare:
         raise ValueError(
@@ -129,8 +128,9 @@ def paths(node: object, name: str) -> list[str]:
     return sorted(found)
 
 
-def _weights(cell: dict[str, Any]) -> None:
-    used = {key: cell[key] for key in ("classifier", "purifier")}
+def require_files(cell: dict[str, Any]) -> None:
+    """Raise ValueError for weights that are missing or damaged, and for files that are not there."""
+    used = {key: cell[key] for key in ("dataset", "classifier", "purifier")}
     for path in paths(used, "weights"):
         weight_files.inspect(path)
     for path in paths(used, "file"):

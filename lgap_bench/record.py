@@ -140,9 +140,7 @@ class Record:
 
     def classes(self) -> list[str]:
         """The class names of the record's data set."""
-        import yaml
-
-        return yaml.safe_load((self.folder / "config.yaml").read_text())["dataset"]["classes"]
+        return self.summary()["classes"]
 
     def pictures(self) -> dict[str, NDArray[Any]]:
         """The first images: `clean`, `attacked`, `purified_clean`, `purified` (B, H, W, C) in [0, 1]."""

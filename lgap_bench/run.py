@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 
 from lgap_bench import __version__
 from lgap_bench.cell import build, identity, record_id, resolve
-from lgap_bench.check import check, writable
+from lgap_bench.check import check, require_files, writable
 from lgap_bench.errors import is_users, sentence
 from lgap_bench.lock import locked
 from lgap_bench.record import Record
@@ -32,6 +32,10 @@ FAILED: list[str] = []  # cells of this process that could not run: Hydra hands 
 def app(cfg: DictConfig) -> None:
     """The Hydra application: one cell per job. A cell that cannot run is named, and the sweep goes on."""
     try:
+        if cfg.dry:
+            from lgap_bench.dry import dry
+
+            return print(dry(resolve(cfg, HydraConfig.get().runtime.choices)))
         record = run_cell(cfg, HydraConfig.get().runtime.choices, HydraConfig.get().overrides.task)
     except Exception as error:
         if not is_users(error):
@@ -56,6 +60,7 @@ def run_cell(cfg: DictConfig, choices: Mapping[str, str], overrides: Sequence[st
     """
     cell = resolve(cfg, choices)
     check(cell)
+    require_files(cell)
     device, device_class = _device(cell["device"])
     named = identity(cell, device_class)
     record = Record(Path(cell["outputs"]) / "records" / record_id(named))
@@ -90,6 +95,7 @@ def _measure(
     names = {key: value for key, value in cell.items() if key.endswith("_name") and key != "experiment_name"}
     facts = {"id": record.folder.name, "n": cell["n"], "seed": cell["seed"], "norm": cell["threat"]["norm"]}
     facts |= {"view": _view(cell), "eps": str(cell["threat"]["eps"]), "stages": summaries(cell, device_class)}
+    facts["classes"] = list(parts.dataset.classes)
     record.finish(chunks, {**facts, **names, **summarise(chunks)}, _run_facts(chunks, began, device_class))
     draw_grid(record, parts.dataset.classes)
 

@@ -19,7 +19,8 @@ class Blip(nn.Module):
     Args:
         model: a `BlipForConditionalGeneration`.
         processor: its `BlipProcessor`: tokenizer, mean, std and size; resizing here is differentiable (bicubic).
-        prompt: the sentence's beginning; part of the caption.
+        prompt: the sentence's beginning.
+        keep_prompt: whether the prompt is part of the caption (BLIP's own code takes it off).
         beams, min_length, max_length: of the search, lengths in new tokens.
     """
 
@@ -35,6 +36,7 @@ class Blip(nn.Module):
         beams: int = 1,
         min_length: int = 1,
         max_length: int = 20,
+        keep_prompt: bool = True,
     ) -> None:
         super().__init__()
         self.model = model.eval().requires_grad_(False)
@@ -44,10 +46,11 @@ class Blip(nn.Module):
         self.register_buffer("std", torch.tensor(images.image_std).view(1, 3, 1, 1), persistent=False)
         self.size = (images.size["height"], images.size["width"])
         self.prompt, self.beams, self.min_length, self.max_length = prompt, beams, min_length, max_length
+        self.keep_prompt = keep_prompt
 
     @torch.no_grad()
     def forward(self, x: Tensor, noise: Noise | None = None) -> list[str]:
-        """The captions, prompt included, stripped."""
+        """The captions, stripped; with the prompt if it is kept."""
         prompt = self.tokenizer([self.prompt] * len(x), return_tensors="pt").to(x.device)
         tokens = self.model.generate(
             pixel_values=self._pixels(x),
@@ -58,6 +61,8 @@ class Blip(nn.Module):
             max_new_tokens=self.max_length,
             do_sample=False,
         )
+        if not self.keep_prompt:
+            tokens = tokens[:, len(self.tokenizer(self.prompt).input_ids) - 1 :]  # [DEC] and the prompt, without [SEP]
         return [text.strip() for text in self.tokenizer.batch_decode(tokens, skip_special_tokens=True)]
 
     def loss(self, x: Tensor, captions: list[str]) -> Tensor:
@@ -66,6 +71,8 @@ class Blip(nn.Module):
         The end-of-sentence token is left out: a true caption is a beginning ("a photo of a truck"), and going on
         ("... on a road") is no mistake. So is the prompt, which the captioner is given.
         """
+        if not self.keep_prompt:
+            captions = [f"{self.prompt} {caption}" for caption in captions]
         words = self.tokenizer(captions, return_tensors="pt", padding=True).to(x.device)
         ids, mask = words.input_ids.clone(), words.attention_mask
         ids[:, 0] = self.model.config.text_config.bos_token_id  # BLIP's decoder starts with [DEC]
@@ -88,11 +95,18 @@ class Blip(nn.Module):
         return (x - self.mean) / self.std
 
 
-def load(weights: str, prompt: str = "", beams: int = 1, min_length: int = 1, max_length: int = 20) -> Blip:
+def load(
+    weights: str,
+    prompt: str = "",
+    beams: int = 1,
+    min_length: int = 1,
+    max_length: int = 20,
+    keep_prompt: bool = True,
+) -> Blip:
     """BLIP from a folder written by `save_pretrained`: model, tokenizer and image processor."""
     from transformers import BlipForConditionalGeneration, BlipProcessor
 
     folder = weight_files.locate(weights)
     model = pretrained(BlipForConditionalGeneration, folder, weights)
     require_finite(model, weights)
-    return Blip(model, BlipProcessor.from_pretrained(folder), prompt, beams, min_length, max_length)
+    return Blip(model, BlipProcessor.from_pretrained(folder), prompt, beams, min_length, max_length, keep_prompt)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -85,3 +86,8 @@ def load(weights: str) -> WideResNet:
         ) from None
     require_finite(model, weights)
     return model.eval()
+
+
+def skeleton(weights: str | None = None, **config: Any) -> WideResNet:
+    """The architecture that a config names, with random weights, for dry checks."""
+    return load(weights) if weights is not None else WideResNet(**config)

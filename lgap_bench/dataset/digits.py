@@ -8,7 +8,6 @@ from __future__ import annotations
 import functools
 import gzip
 import importlib.util
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -60,9 +59,8 @@ def digits(
     split: str = "test",
     classes: tuple[str, ...] = CLASSES,
     caption: str = "a photo of a handwritten {label}",
-    sizes: Mapping[str, int] | None = None,
 ) -> DataSet:
-    """One split of the digits, (n, 3, 32, 32) in [0, 1]. `sizes` is for checks before anything is loaded."""
+    """One split of the digits, (n, 3, 32, 32) in [0, 1]."""
     indices = split_indices(split)
     images, labels = _load()
     padded = np.pad(images[indices], ((0, 0), (2, 2), (2, 2)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -11,6 +12,8 @@ from lgap_bench.purifier import sampler
 from lgap_bench.purifier.base import Purifier
 from lgap_bench.purifier.diffusion import add_noise, recomputed, reverse
 from lgap_bench.purifier.times import targets, timesteps
+
+CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # BLIP's as well
 
 
 class LGAP(Purifier):
@@ -27,11 +30,9 @@ class LGAP(Purifier):
         negative_prompt: text of the unconditional branch.
         resize_in: side length at which the diffusion model sees the image (the release: 384), null for as it is.
         resize_out: side length handed to the classifier, null for the input's own.
+        as_released: reproduce the range defect of the authors' release, for comparison: see `_released_range`.
         recompute: memory of one step instead of all under autograd, for one more forward pass; never changes a number.
             Null for what the prior says.
-
-    Deviation from the authors' release: images are mapped to [-1, 1] and back for every image of the batch (the
-    release un-normalises images 0 to 2 only).
     """
 
     randomized = True
@@ -48,6 +49,7 @@ class LGAP(Purifier):
         negative_prompt: str = "",
         resize_in: int | None = None,
         resize_out: int | None = None,
+        as_released: bool = False,
         recompute: bool | None = None,
     ) -> None:
         super().__init__()
@@ -58,6 +60,7 @@ class LGAP(Purifier):
         self.targets = targets(self.times, steps, start, prior.train_steps)
         self.guidance_scale, self.negative_prompt = guidance_scale, negative_prompt
         self.resize_in, self.resize_out = resize_in, resize_out
+        self.as_released = as_released
         self.recompute = prior.recompute if recompute is None else recompute
 
     def observe(self, x: Tensor, noise: Noise) -> list[str]:
@@ -68,12 +71,31 @@ class LGAP(Purifier):
         """x (B, 3, H, W) in [0, 1] -> purified images in [0, 1]; `observed` are given captions."""
         captions = self.observe(x, noise) if observed is None else observed
         C = self.prior.condition(captions, self.negative_prompt, self.guidance_scale)
-        seen = _resize(x, self.resize_in)
+        seen = _resize(_released_range(x) if self.as_released else x, self.resize_in)
         z_0 = recomputed(self.prior.encode, seen, noise) if self.recompute else self.prior.encode(seen, noise)
         z_t = add_noise(z_0, self.prior.alpha(self.times[0]), noise)
         z_0 = reverse(self.prior, z_t, self.times, self.targets, C, sampler.ddim, noise, recompute=self.recompute)
         purified = recomputed(self.prior.decode, z_0) if self.recompute else self.prior.decode(z_0)
         return _resize(purified, self.resize_out or tuple(x.shape[-2:])).clamp(0, 1)
+
+
+def _released_range(x: Tensor) -> Tensor:
+    """What the release's encoder is shown in place of 2x - 1, written so that `encode`, which maps x to 2x - 1, shows it.
+
+    The release normalises the images for BLIP (mean m, std s per channel) and undoes that along the batch instead of
+    the channels: image k < 3 is multiplied by s_k and shifted by m_k in all channels, the others stay normalised, and
+    nothing is mapped to [-1, 1], while the decoder's output is mapped back from there. So the result depends on an
+    image's place among the rows of a pass; where passes are split or draws batched, places differ from the release's.
+    """
+    mean, std = (torch.tensor(values, dtype=x.dtype, device=x.device) for values in (CLIP_MEAN, CLIP_STD))
+    shown = (x - mean.view(3, 1, 1)) / std.view(3, 1, 1)
+    scale, shift = (
+        torch.ones(len(x), dtype=x.dtype, device=x.device),
+        torch.zeros(len(x), dtype=x.dtype, device=x.device),
+    )
+    count = min(len(x), 3)
+    scale[:count], shift[:count] = std[:count], mean[:count]
+    return (shown * scale.view(-1, 1, 1, 1) + shift.view(-1, 1, 1, 1) + 1) / 2
 
 
 def _resize(x: Tensor, size: int | tuple[int, ...] | None) -> Tensor:

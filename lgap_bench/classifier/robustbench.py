@@ -1,0 +1,47 @@
+"""Classifiers of RobustBench (Croce et al. 2021) by their names, from checkpoint files that are already here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from lgap_bench.attack import libraries
+from lgap_bench.finite import require_finite
+
+
+def load(name: str, dataset: str, file: str, threat_model: str = "Linf") -> nn.Module:
+    """A model of the zoo, images in [0, 1] -> logits, normalisation inside.
+
+    Args:
+        name: RobustBench's, e.g. `Standard`, `Carmon2019Unlabeled`.
+        dataset: `cifar10`, `cifar100` or `imagenet`.
+        file: the checkpoint as RobustBench stores it: `<folder>/<dataset>/<threat_model>/<name>.pt`.
+    Raises ValueError if the file does not lie and is not named like that: RobustBench would download another.
+    """
+    path = Path(file).expanduser()
+    if path.parts[-3:] != (dataset, threat_model, f"{name}.pt"):
+        raise ValueError(
+            f"classifier.file={file} is not .../{dataset}/{threat_model}/{name}.pt: keep RobustBench's layout"
+        )
+    libraries.robustbench()
+    from robustbench.utils import load_model
+
+    try:
+        model = load_model(name, str(path.parents[2]), dataset, threat_model)
+    except (KeyError, RuntimeError, OSError) as error:
+        raise ValueError(
+            f"classifier.file={file} is no RobustBench model {name} ({error}): download it again"
+        ) from None
+    require_finite(model, file)
+    return model.eval()
+
+
+def skeleton(name: str, dataset: str, threat_model: str = "Linf", **_: Any) -> nn.Module:
+    """The same architecture with random weights, for dry checks."""
+    libraries.robustbench()
+    from robustbench.model_zoo import model_dicts
+    from robustbench.model_zoo.enums import BenchmarkDataset, ThreatModel
+
+    return model_dicts[BenchmarkDataset(dataset)][ThreatModel(threat_model)][name]["model"]()

@@ -1,0 +1,59 @@
+"""ImageNet's validation images (Russakovsky et al. 2015) from a folder per class, a fixed subset of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from lgap_bench.dataset.base import DataSet
+
+SUFFIXES = (".jpeg", ".jpg", ".png")
+
+
+def imagenet(
+    root: str,
+    file: str,
+    caption: str = "a photo of a {label}",
+    split: str = "test",
+    subset: int = 2048,
+    data_seed: int = 0,
+    resize: int = 256,
+    crop: int = 224,
+) -> DataSet:
+    """`subset` images of `root/<synset>/*`, short side resized to `resize` (bilinear), centre crop, in [0, 1].
+
+    Args:
+        root: folder with one folder per class; classes are numbered by their folders' sorted names (torchvision's order).
+        file: a text file with the classes' words, one line per class.
+        subset, data_seed: LGAP evaluates 2,048 images and does not say which; these are one draw without replacement from
+            all files in sorted order.
+    The validation images have no training split here: LGAP does not fine-tune on ImageNet.
+    """
+    from PIL import Image
+    from torchvision.transforms import CenterCrop, Compose, Resize, ToTensor
+
+    folders = sorted(folder for folder in Path(root).expanduser().glob("*") if folder.is_dir())
+    files = [
+        (f, k) for k, folder in enumerate(folders) for f in sorted(folder.iterdir()) if f.suffix.lower() in SUFFIXES
+    ]
+    if split != "test":
+        raise ValueError(f"dataset.split={split}: only the validation images, split=test, are known of ImageNet")
+    if len(files) < subset:
+        raise ValueError(
+            f"dataset.root={root}: {len(files)} images in {len(folders)} class folders, and dataset.subset={subset}: "
+            "unpack the validation images there, one folder per class"
+        )
+    words = Path(file).expanduser().read_text().splitlines()
+    if len(words) != len(folders):
+        raise ValueError(
+            f"dataset.file={file} has {len(words)} lines, and {root} {len(folders)} class folders: one per folder"
+        )
+    chosen = np.random.RandomState(data_seed).choice(len(files), subset, replace=False)
+    transform = Compose([Resize(resize), CenterCrop(crop), ToTensor()])
+    images = torch.empty(subset, 3, crop, crop)
+    for row, place in enumerate(chosen):
+        images[row] = transform(Image.open(files[place][0]).convert("RGB"))
+    labels = torch.tensor([files[place][1] for place in chosen])
+    return DataSet("imagenet", split, images, labels, torch.from_numpy(chosen), tuple(words), caption)
