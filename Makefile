@@ -5,10 +5,13 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ZOO := lgap_bench/zoo/digits
 
-.PHONY: help install demo test lint lock zoo zoo-figures wheel clean
+PAPER ?= lgap
+
+.PHONY: help install demo tables tables-slow test lint lock zoo zoo-figures wheel clean
 
 help:
 	@echo "make demo   LGAP against ever better attackers, in miniature (about two minutes after the install)"
+	@echo "make tables PAPER=lgap   every table of a paper, in miniature (about a quarter of an hour)"
 	@echo "make test   the test suite        make lint   ruff and mypy"
 	@echo "make zoo    train the miniature's weights anew (under an hour of CPU)"
 	@echo "make lock   pin every dependency with hashes in requirements.lock"
@@ -27,6 +30,14 @@ $(STAMP): requirements.lock pyproject.toml
 
 demo: install
 	$(BIN)/lgap-bench demo
+
+# Every table of a paper in miniature, with the published values beside the measured ones.
+tables: install
+	LGAP_BENCH=$(BIN)/lgap-bench scripts/tables_$(PAPER).sh
+
+# The rows that take hours: unreduced AutoAttack and PGD-200 + EOT 20 on the exact gradient, 16 images.
+tables-slow: install
+	$(BIN)/lgap-bench run -m '+experiment/$(PAPER)/slow=glob(*)' dataset=digits threads=1
 
 test: install
 	$(BIN)/python -m pytest

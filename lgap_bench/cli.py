@@ -60,7 +60,7 @@ def _run() -> None:
 
 
 def _report() -> None:
-    from lgap_bench.report.table import main as report
+    from lgap_bench.report.command import main as report
 
     report()
 

@@ -13,17 +13,12 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from lgap_bench import __version__
+from lgap_bench import CONF, __version__
 from lgap_bench.cell import build, identity, record_id, resolve
 from lgap_bench.check import check, require_files, writable
 from lgap_bench.errors import is_users, sentence
 from lgap_bench.lock import locked
 from lgap_bench.record import Record
-
-PACKAGE = Path(__file__).parent
-# Beside the package in a checkout, inside it in a wheel.
-CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
-
 
 FAILED: list[str] = []  # cells of this process that could not run: Hydra hands no job's result back
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import csv
 import json
 from collections import defaultdict
@@ -13,17 +12,29 @@ from typing import Any
 import numpy as np
 
 from lgap_bench.metric.accuracy import accuracy
-from lgap_bench.record import Record, records
+from lgap_bench.record import Record
 
 COLUMNS = (
     "row", "purifier", "attack", "view", "eps", "n", "natural", "robust", "robust_low", "robust_high", "any_of_k",
     "caption_label_clean", "caption_label_attacked", "seconds",
 )  # fmt: skip
 MORE = (
-    "dataset", "classifier", "captioner", "norm", "seeds", "score_draws", "natural_low", "natural_high",
+    "dataset", "classifier", "captioner", "train", "finetune", "norm", "seeds", "score_draws", "natural_low", "natural_high",
     "natural_any_of_k", "natural_majority_of_k", "majority_of_k", "undefended_natural", "undefended_robust",
     "as_published", "failed", "status", "records",
 )  # fmt: skip
+
+SAME = (
+    "row",
+    "attack",
+    "view",
+    "eps",
+    "n",
+    "dataset",
+    "classifier",
+    "train",
+    "finetune",
+)  # what a reader tells rows apart by
 
 
 def merge(cells: Sequence[Record], title: str = "") -> dict[str, Any]:
@@ -35,7 +46,8 @@ def merge(cells: Sequence[Record], title: str = "") -> dict[str, Any]:
     attacked = _correct(samples, "attacked", keep_failed=False)
     robust = accuracy(attacked) if attacked.shape[1] else None
     row: dict[str, Any] = {
-        key: first[f"{key}_name"] for key in ("purifier", "attack", "view", "dataset", "classifier", "captioner")
+        key: first.get(f"{key}_name")
+        for key in ("purifier", "attack", "view", "dataset", "classifier", "captioner", "train", "finetune")
     }
     row |= {key: first[key] for key in ("eps", "norm", "n", "score_draws")}
     row |= {"row": title or _title(first), "seeds": len(cells), "status": max(s["status"] for s in summaries)}
@@ -67,6 +79,29 @@ def grouped(cells: Sequence[Record]) -> list[list[Record]]:
     return [sorted(group, key=lambda record: record.summary()["seed"]) for group in groups.values()]
 
 
+def name_differences(rows: Sequence[dict[str, Any]], identities: Sequence[dict[str, Any]]) -> None:
+    """Where several rows would read the same, say in `differs` what sets each apart: `purifier.steps=10`."""
+    alike: dict[tuple[Any, ...], list[int]] = defaultdict(list)
+    for place, row in enumerate(rows):
+        alike[tuple(row[key] for key in SAME)].append(place)
+    for places in alike.values():
+        flat = {place: _flat(identities[place], "") for place in places}
+        keys = sorted(set.union(*(set(one) for one in flat.values())))
+        told = [key for key in keys if len({json.dumps(one.get(key)) for one in flat.values()}) > 1 and key != "seed"]
+        for place in places:
+            text = " ".join(f"{key}={flat[place][key]}" for key in told if key in flat[place])
+            rows[place]["differs"] = text or None
+
+
+def _flat(node: Any, path: str) -> dict[str, Any]:
+    if not isinstance(node, dict):
+        return {path: node}
+    flat: dict[str, Any] = {}
+    for key, child in node.items():
+        flat |= _flat(child, f"{path}.{key}" if path else key)
+    return flat
+
+
 def as_text(rows: Sequence[dict[str, Any]], columns: Sequence[str] = COLUMNS) -> str:
     """An aligned plain-text table; numbers with one digit, missing values as a dash."""
     cells = [[column for column in columns], *([_shown(row.get(column)) for column in columns] for row in rows)]
@@ -94,36 +129,6 @@ def write_csv(rows: Sequence[dict[str, Any]], path: Path, columns: Sequence[str]
         writer = csv.DictWriter(stream, columns, extrasaction="ignore")
         writer.writeheader()
         writer.writerows(rows)
-
-
-def main() -> None:
-    """`lgap-bench report`: every record below the outputs folder as one table."""
-    parser = argparse.ArgumentParser(description="One table of all records, seeds merged.")
-    parser.add_argument("--outputs", type=Path, default=Path("outputs"))
-    parser.add_argument("--csv", type=Path, help="also write the table, with more columns, to this file")
-    parser.add_argument("--markdown", action="store_true", help="print a Markdown table")
-    arguments = parser.parse_args()
-    found = records(arguments.outputs)
-    if not found:
-        raise ValueError(
-            f"--outputs={arguments.outputs}: no finished record in {arguments.outputs / 'records'}: run a cell first, `lgap-bench run`"
-        )
-    rows = [merge(group) for group in grouped(found)]
-    rows.sort(
-        key=lambda row: (
-            row["dataset"],
-            row["norm"],
-            row["eps"],
-            row["purifier"],
-            row["captioner"] or "",
-            -(row.get("robust") or 0.0),
-        )
-    )
-    show = as_markdown if arguments.markdown else as_text
-    print(show(rows, (*COLUMNS[:6], "seeds", *COLUMNS[6:])))
-    if arguments.csv:
-        write_csv(rows, arguments.csv, (*COLUMNS, *MORE))
-        print(f"written to {arguments.csv}")
 
 
 def _correct(samples: Sequence[dict[str, list[Any]]], name: str, keep_failed: bool) -> np.ndarray[Any, Any]:

@@ -1,0 +1,83 @@
+"""`lgap-bench report`: all records as one table, or a paper's table with its published values. It never runs a model."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lgap_bench.record import records
+from lgap_bench.report import language, paper
+from lgap_bench.report.table import COLUMNS, MORE, as_markdown, as_text, grouped, merge, name_differences, write_csv
+
+KEYS = ("table", "dataset", "outputs")
+
+
+def main() -> None:
+    """Print the table that the command line asks for."""
+    parser = argparse.ArgumentParser(
+        description="Records as one table, seeds merged; `table=lgap/1` sets a paper's values beside them.",
+        epilog="table=lgap/1 ... lgap/4, lgap/language; dataset=digits picks the scale; paper tables are exported to <outputs>/tables/.",
+    )
+    parser.add_argument("keys", nargs="*", metavar="key=value", help="table=..., dataset=..., outputs=...")
+    parser.add_argument("--outputs", type=Path, default=Path("outputs"))
+    parser.add_argument("--csv", type=Path, help="also write the table, with more columns, to this file")
+    parser.add_argument("--markdown", action="store_true", help="print a Markdown table")
+    arguments = parser.parse_args()
+    keys = _keys(arguments.keys)
+    outputs = Path(keys.get("outputs", arguments.outputs))
+    if "table" in keys:
+        _paper(keys["table"], outputs, keys.get("dataset"), arguments.markdown)
+    else:
+        _all(outputs, arguments.csv, arguments.markdown)
+
+
+def _keys(texts: Sequence[str]) -> dict[str, str]:
+    keys = {key: value for key, _, value in (text.partition("=") for text in texts)}
+    for key, value in keys.items():
+        if key not in KEYS or not value:
+            raise ValueError(f"{key}={value} is not a key of report: use table=lgap/1, dataset=digits, outputs=...")
+    return keys
+
+
+def _paper(name: str, outputs: Path, dataset: str | None, markdown: bool) -> None:
+    if "sweep" in paper.load(name):
+        return language.report(name, outputs, dataset, markdown)
+    title = paper.load(name)["title"]
+    for which, rows in paper.tables(name, outputs, dataset).items():
+        columns = [
+            c
+            for c in paper.COLUMNS
+            if c in ("row", "paper_robust", "robust") or any(r.get(c) is not None for r in rows)
+        ]
+        text = (as_markdown if markdown else as_text)(rows, columns)
+        print(f"{title}. Measured on: {which}\n\n{text}\n")
+        if not any(row.get("records") for row in rows):
+            continue
+        stem = outputs / "tables" / f"{name.replace('/', '-')}-{which.replace(' ', '-')}"
+        write_csv(rows, stem.with_suffix(".csv"), paper.EXPORTED)
+        stem.with_suffix(".md").write_text(f"# {title}\n\nMeasured on: {which}\n\n{as_markdown(rows, columns)}\n")
+        print(f"{stem.with_suffix('.csv')}  {stem.with_suffix('.md')}\n")
+
+
+def _all(outputs: Path, csv: Path | None, markdown: bool) -> None:
+    found = records(outputs)
+    if not found:
+        raise ValueError(
+            f"outputs={outputs}: no finished record in {outputs / 'records'}: run a cell first, `lgap-bench run`"
+        )
+    groups = grouped(found)
+    rows = [merge(group) for group in groups]
+    name_differences(rows, [group[0].identity() for group in groups])
+    rows.sort(key=_order)
+    columns = [*COLUMNS[:6], "seeds", *COLUMNS[6:]] + (["differs"] if any(row["differs"] for row in rows) else [])
+    print((as_markdown if markdown else as_text)(rows, columns))
+    if csv:
+        write_csv(rows, csv, (*COLUMNS, *MORE, "differs"))
+        print(f"written to {csv}")
+
+
+def _order(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    keys = ("dataset", "norm", "eps", "purifier", "captioner")
+    return (*(row[key] or "" for key in keys), -(row.get("robust") or 0.0))

@@ -1,0 +1,93 @@
+"""The ablation of language: robust accuracy by caption source, strength and attack, as a table and a figure."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lgap_bench.record import Record, records
+from lgap_bench.report import paper
+from lgap_bench.report.table import as_markdown, as_text, grouped, merge, write_csv
+
+COLORS = ("#1b7837", "#2166ac", "#b2182b", "#b8860b", "#777777", "#762a83")
+
+
+def report(name: str, outputs: Path, dataset: str | None, markdown: bool) -> None:
+    """Print the table, write it and the figure below outputs/tables/."""
+    table = paper.load(name)
+    rows = sweep(table["sweep"]["experiments"], outputs, dataset)
+    if not rows:
+        raise ValueError(
+            f"table={name}: no record of its experiments in {outputs / 'records'}: run scripts/language.sh"
+        )
+    columns = [c for c in ("captions", "strength", "natural", *(k for k in rows[0] if "robust" in k), "n", "seeds")]
+    print(f"{table['title']}\n\n{(as_markdown if markdown else as_text)(rows, columns)}\n")
+    stem = outputs / "tables" / name.replace("/", "-")
+    write_csv(rows, stem.with_suffix(".csv"), columns)
+    stem.with_suffix(".md").write_text(f"# {table['title']}\n\n{as_markdown(rows, columns)}\n")
+    print(stem.with_suffix(".csv"), stem.with_suffix(".md"), figure(rows, stem.with_suffix(".png")))
+
+
+def sweep(experiments: Sequence[str], outputs: Path, dataset: str | None) -> list[dict[str, Any]]:
+    """One row per caption source and strength; per experiment the robust accuracy, its interval as text beside it."""
+    cells: dict[tuple[str, float, int], dict[str, dict[str, Any]]] = defaultdict(dict)
+    for experiment in experiments:
+        chosen = [record for record in records(outputs) if _is(record, experiment, dataset)]
+        for group in grouped(chosen):
+            line, identity = merge(group), group[0].identity()
+            captions = "none" if line["captioner"] is None else line["captioner"]
+            cells[captions, identity["purifier"]["strength"], line["n"]][experiment.rsplit("/", 1)[1]] = line
+    rows = []
+    for (captions, strength, n), found in sorted(cells.items()):
+        any_line = next(iter(found.values()))
+        row = {
+            "captions": captions,
+            "strength": strength,
+            "n": n,
+            "seeds": any_line["seeds"],
+            "natural": any_line["natural"],
+        }
+        for name, line in found.items():
+            row |= {
+                f"robust_{name}": line["robust"],
+                f"robust_{name}_low": line["robust_low"],
+                f"robust_{name}_high": line["robust_high"],
+            }
+        rows.append(row)
+    return rows
+
+
+def _is(record: Record, experiment: str, dataset: str | None) -> bool:
+    asked = any(asker["experiment"] == experiment for asker in record.askers())
+    return asked and dataset in (None, record.summary()["dataset_name"])
+
+
+def figure(rows: Sequence[Mapping[str, Any]], out: Path) -> Path:
+    """One panel per attack: robust accuracy over strength, a line per caption source, bars the 95 % interval."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    attacks = [key.removeprefix("robust_") for key in rows[0] if key.startswith("robust_") and key.count("_") == 1]
+    drawn = Figure(figsize=(3.4 * len(attacks), 3.2), layout="constrained")
+    FigureCanvasAgg(drawn)
+    axes = drawn.subplots(1, len(attacks), sharey=True, squeeze=False)[0]
+    sources = list(dict.fromkeys(row["captions"] for row in rows))
+    for axis, attack in zip(axes, attacks, strict=True):
+        for place, (source, color) in enumerate(zip(sources, COLORS, strict=False)):
+            own = [row for row in rows if row["captions"] == source and f"robust_{attack}" in row]
+            middle = [row[f"robust_{attack}"] for row in own]
+            spread = [
+                [m - row[f"robust_{attack}_low"] for m, row in zip(middle, own, strict=True)],
+                [row[f"robust_{attack}_high"] - m for m, row in zip(middle, own, strict=True)],
+            ]
+            beside = [
+                row["strength"] + 0.004 * (place - len(sources) / 2) for row in own
+            ]  # bars do not hide each other
+            axis.errorbar(beside, middle, spread, color=color, marker="o", markersize=4, capsize=2, label=source)
+        axis.set(title=attack, xlabel="strength", ylim=(0, 100))
+    axes[0].set_ylabel("robust accuracy, %")
+    axes[-1].legend(fontsize=7, title="captions from", title_fontsize=7)
+    drawn.savefig(out, dpi=110)
+    return out
