@@ -73,9 +73,10 @@ def _asked(found: Sequence[Record], table: Mapping[str, Any]) -> Asked:
     }
     asked: Asked = defaultdict(list)
     for record in found:
-        for asker in record.askers():
-            if asker["experiment"] in wanted:
-                asked[asker["experiment"]].append((record, differs(asker["overrides"])))
+        # A cell may have been asked for more than once, by calls that differ in nothing that counts.
+        for experiment, text in sorted({(a["experiment"], differs(a["overrides"])) for a in record.askers()}):
+            if experiment in wanted:
+                asked[experiment].append((record, text))
     return asked
 
 
@@ -180,24 +181,14 @@ def _worst_line(by_seed: Sequence[Sequence[Record]], text: str, asked_for: int) 
         natural.append(np.asarray(samples[0]["clean_prediction"]) == labels[:, None])
     robust, clean = accuracy(np.asarray(correct)), accuracy(np.asarray(natural))
     first = by_seed[0][0].summary()
-    line = {
-        "natural": clean.mean,
-        "natural_any_of_k": clean.any_of_k,
-        "robust": robust.mean,
-        "any_of_k": robust.any_of_k,
-    }
-    line |= {"robust_low": robust.low, "robust_high": robust.high, "majority_of_k": robust.majority_of_k}
-    line |= {"n": first["n"], "seeds": len(by_seed), "view": "per sample", "differs": text or None}
-    line |= {
-        "attack": f"worst of {len(by_seed[0])}" + ("" if len(by_seed[0]) == asked_for else f" ({asked_for} asked for)")
-    }
-    return {
-        **line,
-        "interval": _interval(line),
-        "eps": first["eps"],
-        "norm": first["norm"],
-        "dataset": first["dataset_name"],
-    }
+    line: dict[str, Any] = {"natural": clean.mean, "natural_any_of_k": clean.any_of_k}
+    line |= {"robust": robust.mean, "robust_low": robust.low, "robust_high": robust.high}
+    line |= {"any_of_k": robust.any_of_k, "majority_of_k": robust.majority_of_k}
+    line |= {"eps": first["eps"], "norm": first["norm"], "dataset": first["dataset_name"], "n": first["n"]}
+    compared = len(by_seed[0])
+    attack = f"worst of {compared}" + ("" if compared == asked_for else f" ({asked_for} asked for)")
+    line |= {"attack": attack, "view": "per sample", "seeds": len(by_seed), "differs": text or None}
+    return {**line, "interval": _interval(line)}
 
 
 def _percent(value: Any) -> str | None:

@@ -1,0 +1,122 @@
+"""Every experiment of a paper: composes and passes a dry check at both scales, runs in miniature, stands in a table."""
+
+import pytest
+import yaml
+from cells import lgap_bench
+from hydra import compose, initialize_config_dir
+
+from lgap_bench import CONF
+from lgap_bench.cell import resolve
+from lgap_bench.dry import dry
+from lgap_bench.run import run_cell
+
+EXPERIMENTS = sorted(
+    p.relative_to(CONF / "experiment").with_suffix("").as_posix() for p in (CONF / "experiment").rglob("*.yaml")
+)
+PAPERS = [name for name in EXPERIMENTS if not name.startswith("demo/")]
+TABLES = sorted((CONF / "table").rglob("*.yaml"))
+FEW = {"steps": 1, "n_iter": 2, "n_queries": 5, "draws": 2, "restarts": 1, "confirm_draws": 2, "select_draws": 2}
+
+
+def composed(*overrides):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("config", list(overrides), return_hydra_config=True)
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_every_experiment_passes_a_dry_check_at_paper_scale_without_weights(name):
+    cfg = composed(f"experiment={name}")
+    cell = resolve(cfg, cfg.hydra.runtime.choices)
+    assert cell["dataset_name"] != "digits"
+    text = dry(cell)
+    assert text.startswith(f"{name}: ")
+    assert "checkpoints/" in text.split("missing here")[1], "the paper's weights are not here, and it says so"
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_every_experiment_runs_in_miniature(name, tmp_path_factory):
+    outputs = tmp_path_factory.getbasetemp() / "experiments"  # shared: trained classifiers are made once
+    common = [
+        f"experiment={name}",
+        "dataset=digits",
+        "n=2",
+        "chunk=2",
+        "score_draws=2",
+        "threads=1",
+        f"outputs={outputs}",
+    ]
+    plain = composed(*common)
+    common += [f"attack.{key}={value}" for key, value in FEW.items() if key in plain.attack]
+    common += [f"finetune.{key}" for key in ("n=40", "epochs=1", "batch=20") if plain.finetune.images]
+    common += [f"train.{key}" for key in ("n=40", "epochs=1") if plain.train.images]
+    cfg = composed(*common)
+    record = run_cell(cfg, cfg.hydra.runtime.choices, common, quiet=True)
+    assert record.summary()["status"] == "complete"
+    assert record.summary()["dataset_name"] == "digits"
+    assert name in {asker["experiment"] for asker in record.askers()}
+
+
+def rows(file):
+    return yaml.safe_load(file.read_text())["rows"]
+
+
+@pytest.mark.parametrize("file", TABLES, ids=lambda file: file.stem)
+def test_every_row_of_a_table_is_an_experiment_that_exists_or_a_published_value(file):
+    for row in rows(file):
+        names = [row["experiment"]] if "experiment" in row else row.get("worst_of", [])
+        assert set(names) <= set(EXPERIMENTS), row
+        assert names or "section" in row or {"natural", "robust"} <= row.keys(), f"{row} is nothing"
+        assert ("natural" in row) == ("robust" in row), f"{row} has half a published value"
+
+
+def test_every_experiment_of_a_table_stands_in_a_table():
+    sweeps = [e for file in TABLES for e in yaml.safe_load(file.read_text()).get("sweep", {}).get("experiments", [])]
+    used = {row.get("experiment") for file in TABLES for row in rows(file)} | set(sweeps)
+    assert set(PAPERS) <= used, sorted(set(PAPERS) - used)
+
+
+@pytest.mark.parametrize("table, published", [("1", {"LGAP": (90.03, 71.68)}), ("2", {"LGAP": (58.71, 39.82)}),
+    ("3", {"LGAP, BPDA-40": (90.30, 62.63), "LGAP, BPDA-40 + EOT": (90.30, 44.96)}),
+    ("4", {"LGAP, AutoAttack, blind": (69.09, 57.12), "LGAP, BPDA-40": (69.09, 45.31), "LGAP, PGD-10, blind": (69.09, 52.73)})])  # fmt: skip
+def test_the_published_values_are_the_papers(table, published):
+    found = {
+        row["row"]: (row["natural"], row["robust"])
+        for row in rows(CONF / "table" / "lgap" / f"{table}.yaml")
+        if "robust" in row
+    }
+    assert {name: found[name] for name in published} == published
+
+
+def test_a_folder_of_experiments_sweeps_and_the_scale_follows_the_data_set(tmp_path):
+    done = lgap_bench(
+        "run", "-m", "+experiment/lgap/table1=glob(*)", "dataset=digits", "dry=true", f"outputs={tmp_path}"
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("dry check passed; missing here: nothing") == len(
+        [n for n in EXPERIMENTS if n.startswith("lgap/table1/")]
+    )
+    paper = lgap_bench("run", "experiment=lgap/table1/lgap", "dry=true", f"outputs={tmp_path}")
+    assert "cifar10/standard" in paper.stdout
+    assert "n = 10000" in paper.stdout
+    refused = lgap_bench("run", "experiment=lgap/table1/lgap", f"outputs={tmp_path}")
+    assert refused.returncode == 1
+    assert refused.stderr.count("\n") == 1
+    assert "checkpoints/" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    "overrides, named",
+    [
+        (
+            ["dataset=cifar100", "classifier=digits/standard"],
+            "classifier=digits/standard gives 10 logits .* 100 classes",
+        ),
+        (["attack._target_=lgap_bench.attack.pgd.PDG"], "attack._target_=.*PDG"),
+        (["+attack.stepz=3"], "attack: .*stepz"),
+        (["threat.eps=8"], "threat.eps=8 .*8/255"),
+    ],
+)
+def test_a_dry_check_refuses_what_could_not_work(overrides, named):
+    cfg = composed(*overrides)
+    with pytest.raises(ValueError, match=f"^{named}.*$"):
+        dry(resolve(cfg, cfg.hydra.runtime.choices))

@@ -1,0 +1,154 @@
+"""A paper's table from hand-made records: published beside measured, seeds merged, the worst attack chosen honestly."""
+
+import csv
+import json
+
+import numpy as np
+from cells import lgap_bench
+
+from lgap_bench.record import Record
+from lgap_bench.report import paper
+from lgap_bench.report.table import grouped, merge, name_differences
+
+N, DRAWS = 4, 2
+
+
+def chunk(right, damage, natural=None):
+    """Right or wrong per draw and image; the label is always 1."""
+    right = np.asarray(right, bool)
+    clean = np.ones_like(right) if natural is None else np.asarray(natural, bool)
+    return {
+        "id": np.arange(N), "label": np.ones(N, int), "failed": np.zeros(N, bool), "seconds": np.asarray(1.0),
+        "clean_prediction": clean.astype(int), "attacked_prediction": right.astype(int),
+        "clean_undefended": np.ones(N, int), "attacked_undefended": np.zeros(N, int),
+        "attacked_damage": np.asarray(damage, float), "linf": np.zeros(N), "l2": np.zeros(N),
+        "picture_clean": np.zeros((1, 2, 2, 3)),
+    }  # fmt: skip
+
+
+def record(outputs, name, right, damage, seed=0, experiment=None, overrides=(), finetune_seed=0, **more):
+    from lgap_bench.evaluate import summarise
+
+    made = Record(outputs / "records" / f"{name}-{seed}")
+    identity = {"seed": seed, "attack": {"name": name}, "finetune": {"seed": finetune_seed}, **more}
+    made.begin({"dataset": {"classes": ["zero", "one"]}}, identity)
+    chunks = [chunk(right, damage)]
+    facts = {"id": made.folder.name, "n": N, "seed": seed, "norm": "linf", "eps": "8/255", "view": "full", "stages": {},
+             "classes": ["zero", "one"], "purifier_name": "lgap", "classifier_name": "digits/standard", "attack_name": name,
+             "view_name": "full", "dataset_name": "digits", "captioner_name": None, "threat_name": "digits/linf"}  # fmt: skip
+    made.finish(chunks, {**facts, **summarise(chunks)}, {"seconds": 1.0})
+    if experiment:
+        made.asked(experiment, list(overrides))
+    return made
+
+
+ALL, HALF, NONE = [[1] * N] * DRAWS, [[1] * N, [0] * N], [[0] * N] * DRAWS
+
+
+def lines(outputs, title, table="lgap/1"):
+    return [row for row in paper.tables(table, outputs)["digits"] if row["row"] == title]
+
+
+def test_published_values_stand_beside_measured_ones_and_seeds_are_merged(tmp_path):
+    record(
+        tmp_path,
+        "pgd",
+        ALL,
+        [0] * N,
+        0,
+        "lgap/table1/lgap",
+        ["experiment=lgap/table1/lgap", "seed=0", "dataset=digits"],
+    )
+    record(
+        tmp_path, "pgd", NONE, [0] * N, 1, "lgap/table1/lgap", ["+experiment/lgap/table1=lgap", "seed=1", "threads=1"]
+    )
+    (line,) = lines(tmp_path, "LGAP")
+    assert (line["paper_natural"], line["paper_robust"]) == ("90.03", "71.68")
+    assert (line["natural"], line["robust"], line["seeds"], line["n"]) == (100, 50, 2, N)
+    assert line["robust_low"] < 50 < line["robust_high"]
+    assert line["differs"] is None
+    (cited,) = lines(tmp_path, "Hill et al. (cited)")
+    assert cited["paper_robust"] == "78.91"
+    assert "robust" not in cited, "a cited value is not a measured one"
+
+
+def test_a_cell_asked_for_twice_counts_once(tmp_path):
+    made = record(tmp_path, "pgd", ALL, [0] * N, 0, "lgap/table1/lgap", ["threads=1"])
+    made.asked("lgap/table1/lgap", ["threads=2", "outputs=x"])
+    (line,) = lines(tmp_path, "LGAP")
+    assert line["seeds"] == 1
+
+
+def test_other_settings_are_another_line_that_says_so(tmp_path):
+    record(tmp_path, "a", ALL, [0] * N, 0, "lgap/table1/lgap", [])
+    record(tmp_path, "b", NONE, [0] * N, 0, "lgap/table1/lgap", ["attack.steps=10", "n=4"])
+    assert [(line["robust"], line["differs"]) for line in lines(tmp_path, "LGAP")] == [
+        (100, None), (0, "attack.steps=10 n=4")]  # fmt: skip
+
+
+def test_training_seeds_have_a_spread_of_their_own(tmp_path):
+    for seed, right in enumerate((ALL, HALF, NONE)):
+        overrides = [f"finetune.seed={seed}"] if seed else []
+        record(tmp_path, f"s{seed}", right, [0] * N, 0, "lgap/table1/lgap", overrides, finetune_seed=seed)
+    spread = lines(tmp_path, "LGAP")[-1]
+    assert spread["robust"] == 50
+    assert spread["interval"] == "0.0-100.0"
+    assert "3 trainings" in spread["differs"]
+
+
+def test_the_worst_attack_is_chosen_on_select_draws_and_scored_on_score_draws(tmp_path):
+    # Attack a is worse for images 0 and 1 by its select draws, b for 2 and 3; the score draws disagree on image 0.
+    a = [[1, 0, 0, 0]] * DRAWS
+    b = [[0, 1, 1, 0]] * DRAWS
+    record(tmp_path, "a", a, [0.9, 0.9, 0.1, 0.1], 0, "lgap/table1/lgap")
+    record(tmp_path, "b", b, [0.5, 0.5, 0.5, 0.5], 0, "lgap/beyond/full")
+    (line,) = lines(tmp_path, "worst attack per sample")
+    assert line["robust"] == 50, "1 (a), 0 (a), 1 (b), 0 (b); picking on the score draws would say 0"
+    assert line["natural"] == 100
+    assert line["attack"] == "worst of 2 (7 asked for)"
+
+
+def test_the_worst_attack_never_mixes_runs_of_other_settings_or_seeds(tmp_path):
+    record(tmp_path, "a", ALL, [0.9] * N, 0, "lgap/table1/lgap", ["n=4"])
+    record(tmp_path, "b", NONE, [0.5] * N, 0, "lgap/beyond/full", [])
+    record(tmp_path, "c", NONE, [0.5] * N, 7, "lgap/beyond/full_joint", ["n=4"])
+    assert all("robust" not in line for line in lines(tmp_path, "worst attack per sample"))
+
+
+def test_rows_that_read_the_same_say_what_sets_them_apart(tmp_path):
+    made = [
+        record(tmp_path, "x", ALL, [0] * N, purifier={"steps": 6, "size": 1}),
+        record(tmp_path, "x", NONE, [0] * N, 1, purifier={"steps": 10, "size": 1}),
+    ]
+    groups = grouped(made)
+    rows = [merge(group) for group in groups]
+    name_differences(rows, [group[0].identity() for group in groups])
+    assert [row["differs"] for row in rows] == ["purifier.steps=6", "purifier.steps=10"]
+
+
+def test_the_command_prints_exports_and_refuses(tmp_path):
+    record(tmp_path, "pgd", HALF, [0] * N, 0, "lgap/table1/lgap")
+    done = lgap_bench("report", "table=lgap/1", "dataset=digits", f"outputs={tmp_path}")
+    assert done.returncode == 0, done.stderr
+    assert "71.68" in done.stdout
+    with (tmp_path / "tables" / "lgap-1-digits.csv").open() as stream:
+        (row,) = [row for row in csv.DictReader(stream) if row["row"] == "LGAP"]
+    assert (float(row["paper_robust"]), float(row["robust"]), row["attack"], row["n"]) == (71.68, 50, "pgd", "4")
+    assert "| LGAP | 90.03 | 71.68 |" in (tmp_path / "tables" / "lgap-1-digits.md").read_text()
+    for call, part in (
+        (["table=lgap/9"], "lgap/1"),
+        (["tabel=lgap/1"], "tabel"),
+        (["table=lgap/1", "dataset=cifar10"], "dataset=cifar10"),
+    ):
+        refused = lgap_bench("report", *call, f"outputs={tmp_path}")
+        assert refused.returncode == 1
+        assert refused.stderr.count("\n") == 1
+        assert part in refused.stderr
+
+
+def test_a_record_tells_who_asked(tmp_path):
+    made = record(tmp_path, "pgd", ALL, [0] * N, 0, "lgap/table1/lgap", ["seed=0"])
+    made.asked("lgap/table1/lgap", ["seed=0"])
+    assert made.askers() == [{"experiment": "lgap/table1/lgap", "overrides": ["seed=0"]}]
+    assert len(list((made.folder / "asked").iterdir())) == 1
+    assert json.loads(next((made.folder / "asked").iterdir()).read_text())["experiment"] == "lgap/table1/lgap"
