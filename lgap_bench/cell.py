@@ -39,7 +39,7 @@ def identity(cell: dict[str, Any], device_class: str) -> dict[str, Any]:
     """All that can change the numbers: configs with weights replaced by their content's SHA-256, no paths, no names.
 
     Paths stand under the keys `weights` (a folder) and `file`, in every part: those are hashed by content.
-    `limits` (what a key may be) and `recompute` (memory for time, bitwise the same) are left out wherever they stand.
+    `limits` (what a key may be), `needs` (what an attack needs of the other parts) and `recompute` (memory for time, bitwise the same) are left out wherever they stand.
     """
     part = {key: _fingerprinted(cell[key]) for key in (*GROUPS, *NUMBERS)}
     return {**part, "device": device_class, "numerics_version": NUMERICS_VERSION}
@@ -55,7 +55,7 @@ def _fingerprinted(node: Any) -> Any:
         return {
             key: _content(key, child) if key in ("weights", "file") else _fingerprinted(child)
             for key, child in node.items()
-            if key not in ("limits", "recompute")
+            if key not in ("limits", "needs", "recompute")
         }
     return [_fingerprinted(child) for child in node] if isinstance(node, list) else node
 
@@ -105,5 +105,5 @@ def part(config: dict[str, Any], **given: Any) -> Any:
 
 def _built(node: Any) -> Any:
     if isinstance(node, dict):
-        return {key: _built(child) for key, child in node.items() if key != "limits"}
+        return {key: _built(child) for key, child in node.items() if key not in ("limits", "needs")}
     return node

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lgap_bench import weights as weight_files
+from lgap_bench.attack.refused import NOT_AUTOATTACK
 from lgap_bench.fraction import fraction
 from lgap_bench.purifier.times import timesteps
 
@@ -20,6 +21,7 @@ def check(cell: dict[str, Any]) -> None:
     _budget(cell)
     _sizes(cell)
     _combinations(cell)
+    _needs(cell)
     _weights(cell)
 
 
@@ -85,6 +87,23 @@ def _combinations(cell: dict[str, Any]) -> None:
         )
     if view == "caption" and not weight:
         raise ValueError(f"view=caption with attack={attack}: its loss has no caption term, use attack=caption")
+
+
+def _needs(cell: dict[str, Any]) -> None:
+    """What an attack declares to need: `needs: {norm: l2, view: blind | full}`, in the words of `limits`."""
+    attack, target = cell["attack_name"], cell["attack"]["_target_"]
+    if target.startswith(("torchattacks.", "lgap_bench.attack.torchattack.")) and target.endswith(".AutoAttack"):
+        raise ValueError(f"attack._target_={target}: {NOT_AUTOATTACK}")
+    facts = {"norm": cell["threat"]["norm"], "view": cell["view_name"]}
+    for key, limit in cell["attack"].get("needs", {}).items():
+        if key not in facts:
+            raise ValueError(f"attack.needs.{key} is not known: use {' or '.join(facts)}")
+        if not within(facts[key], limit):
+            mend = "threat" if key == "norm" else "view"
+            raise ValueError(
+                f"{key}={facts[key]} with attack={attack}: it needs {key}={' or '.join(limit.split(' | '))}, "
+                f"choose another {mend} or another attack"
+            )
 
 
 def purifier_captioner(cell: dict[str, Any]) -> dict[str, Any] | None:
