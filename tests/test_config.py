@@ -14,7 +14,9 @@ from lgap_bench.run import CONF
 FILES = sorted(p.relative_to(CONF).with_suffix("") for p in Path(CONF).rglob("*.yaml") if p.name != "config.yaml")
 # Choices that make no sense beside the default cell (LGAP under BPDA) stand here with what they need.
 COMPANIONS = {"purifier/none": ["attack=pgd"], "purifier/downsample": ["attack=pgd"], "view/none": ["attack=none"],
-              "view/caption": ["attack=caption"], "captioner/given": [f"captioner.file={__file__}"]}  # fmt: skip
+              "view/caption": ["attack=caption"], "view/query": ["attack=square"],
+              "attack/cw": ["threat=digits/l2"], "attack/cw_strong": ["threat=digits/l2"],
+              "attack/deepfool": ["threat=digits/l2"], "captioner/given": [f"captioner.file={__file__}"]}  # fmt: skip
 
 
 def choice(file: Path) -> list[str]:

@@ -136,7 +136,7 @@ def toy(make_problem: Callable[..., Problem], images: Callable[..., Tensor]) -> 
 
 @pytest.mark.parametrize("size", [1, 3, 8])
 @pytest.mark.parametrize("view", [Blind, Bpda, Full])
-@pytest.mark.parametrize("attack, most", [(CW(steps=150), 1.04), (DeepFool(), 1.03)])
+@pytest.mark.parametrize("attack, most", [(CW(steps=150), 1.08), (DeepFool(), 1.03)])
 def test_minimal_attacks_go_as_far_as_the_nearest_boundary(toy, attack, most, view, size):
     purifier, model = Shift(), Linear()
     problem = toy(size, "l2", purifier, view, model=model)
@@ -215,10 +215,11 @@ def test_a_resume_repeats_bitwise_and_another_seed_does_not(toy, name, norm, vie
 @pytest.mark.parametrize("purifier", [Purifier, Jitter])
 @pytest.mark.parametrize("attack, norm", [(ATTACKS["cw"][0], "l2"), (ATTACKS["deepfool"][0], "l2"),
                                           (EOTPGD(steps=4, random_start=False), "linf"), (RandomNoise(2), "l2")])  # fmt: skip
-def test_an_image_does_not_depend_on_its_chunk(toy, images, attack, norm, purifier):
-    together = attack(toy(8, norm, purifier()))
+def test_an_image_does_not_depend_on_its_chunk(toy, attack, norm, purifier):
+    problem = toy(8, norm, purifier())
+    together = attack(problem)
     for i in (0, 5):
-        alone = attack(toy(1, norm, purifier(), x=images(8, SIDE)[i : i + 1], ids=[100 + i]))
+        alone = attack(toy(1, norm, purifier(), x=problem.x[i : i + 1], ids=[100 + i]))
         assert torch.allclose(alone, together[i : i + 1], atol=1e-4)
 
 
@@ -251,20 +252,21 @@ def test_cw_moves_black_and_white_pixels(toy):
 
 def test_cw_without_success_returns_its_last_iterate_not_the_clean_image(toy):
     problem = toy(3, "l2")
-    found, model = CW(c=0.05, steps=20)(problem), Linear()
+    found, model = CW(c=0.05, steps=20, learning_rate=0.003)(problem), Linear()
     assert (margin(model(found), problem.y) < 0).all(), "a test in which it succeeds would say nothing"
     assert (margin(model(found), problem.y) > margin(model(problem.x), problem.y)).all()
 
 
-@pytest.mark.parametrize("name", ["deepfool", "cw", "square"])
-def test_one_lucky_draw_ends_no_attack(toy, name):
-    """The library leaves an image as it is once a draw was wrong; it would be scored on the other two thirds."""
-    attack = {"deepfool": DeepFool(select_draws=5), "cw": CW(steps=60, learning_rate=0.02, kappa=0.3, select_draws=20),
-              "square": Square(n_queries=60, draws=6)}[name]  # fmt: skip
-    problem = toy(8, "l2", Flicker(), Query if name == "square" else Full)
-    found, model = attack(problem), Linear()
-    wrong = margin(model(found), problem.y) > 0
-    assert wrong.float().mean() >= (0.8 if name == "square" else 1.0), "by the draws that are not flipped"
+@pytest.mark.parametrize("attack, least", [
+    (DeepFool(select_draws=5), 8), (CW(kappa=1, steps=60, learning_rate=0.02), 8), (Square(n_queries=100, draws=20), 6)
+])  # fmt: skip
+def test_lucky_draws_end_no_attack(toy, attack, least):
+    """The library leaves an image alone once a draw is wrong, and with fresh draws at every query Square breaks none."""
+    square = isinstance(attack, Square)
+    problem = toy(8, "linf" if square else "l2", Flicker(), Query if square else Full,
+                  threat=Threat("linf", 0.3) if square else WIDE["l2"])  # fmt: skip
+    found = attack(problem)
+    assert (margin(Linear()(found), problem.y) > 0).sum() >= least, "by the draws that are not flipped"
 
 
 @pytest.mark.parametrize("randomized", [False, True])
