@@ -257,6 +257,13 @@ def test_cw_without_success_returns_its_last_iterate_not_the_clean_image(toy):
     assert (margin(model(found), problem.y) > margin(model(problem.x), problem.y)).all()
 
 
+@pytest.mark.parametrize("draws", [1, 3])
+def test_a_rising_cost_does_not_end_cw_and_no_draw_comes_twice(toy, draws):
+    purifier = Counting(True)
+    CW(c=0.001, steps=40, learning_rate=1.0, draws=draws)(toy(2, "l2", purifier))  # too long steps: the cost goes up
+    assert len(set(purifier.keys)) == len(purifier.keys) == 2 * 40 * draws
+
+
 @pytest.mark.parametrize("attack, least", [
     (DeepFool(select_draws=5), 8), (CW(kappa=1, steps=60, learning_rate=0.02), 8), (Square(n_queries=100, draws=20), 6)
 ])  # fmt: skip
