@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
 from typing import Any
 
 from lgap_bench import weights as weight_files
-from lgap_bench.cell import STAGES
+from lgap_bench.combination import fits_together, within
 from lgap_bench.fraction import fraction
 from lgap_bench.purifier.times import timesteps
-
-_INTERVAL = re.compile(r"(int )?([\[(])([^,]+), ([^\])]+)([\])])")
 
 
 def check(cell: dict[str, Any]) -> None:
@@ -20,23 +17,7 @@ def check(cell: dict[str, Any]) -> None:
     _limits(cell, "")
     _budget(cell)
     _sizes(cell)
-    _combinations(cell)
-    _stages(cell)
-
-
-def within(value: object, limit: str) -> bool:
-    """Whether a value obeys a limit: `[1, inf)`, `int (0, 5]`, `a | b | c`, each possibly followed by `or null`."""
-    if limit.endswith(" or null"):
-        return value is None or within(value, limit.removesuffix(" or null"))
-    interval = _INTERVAL.fullmatch(limit)
-    if interval is None:
-        choices = [choice.strip() for choice in limit.split("|")]
-        return (str(value).lower() if isinstance(value, bool) else value) in choices
-    whole, left, low, high, right = interval.groups()
-    if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
-        return False
-    above = value >= float(low) if left == "[" else value > float(low)
-    return above and (value <= float(high) if right == "]" else value < float(high))
+    fits_together(cell)
 
 
 def _limits(node: dict[str, Any], path: str) -> None:
@@ -65,58 +46,6 @@ def _sizes(cell: dict[str, Any]) -> None:
     purifier = cell["purifier"]
     if {"steps", "strength", "start", "spacing"} <= purifier.keys():
         timesteps(purifier["steps"], purifier["strength"], purifier["start"], purifier["spacing"])
-
-
-def _combinations(cell: dict[str, Any]) -> None:
-    view, attack, purifier = cell["view_name"], cell["attack_name"], cell["purifier_name"]
-    if view in ("bpda", "caption") and purifier == "none":
-        raise ValueError(
-            f"attack={attack} sees view={view}, which needs a purifier, and purifier=none: use attack=pgd, or choose a purifier"
-        )
-    if view == "none" and attack != "none":
-        raise ValueError(f"view=none with attack={attack}: choose view=blind, bpda or full")
-    weight = cell["attack"].get("caption_weight", 0)
-    if weight and "weights" not in (purifier_captioner(cell) or {}):
-        raise ValueError(
-            f"attack={attack} attacks the captioner, and purifier={purifier} has none that can be attacked: use purifier=lgap captioner={cell['dataset_name']}/blip"
-        )
-    if view == "blind" and weight:
-        raise ValueError(
-            f"view=blind with attack={attack}: a blind attacker knows no captioner, use attack=pgd or view=bpda"
-        )
-    if view == "caption" and not weight:
-        raise ValueError(f"view=caption with attack={attack}: its loss has no caption term, use attack=caption")
-
-
-def _stages(cell: dict[str, Any]) -> None:
-    classifier, train, finetune = cell["classifier"], cell["train"], cell["finetune"]
-    purified = [name for name in STAGES if cell[name] is not None and cell[name]["images"] == "purified"]
-    if purified and cell["purifier_name"] == "none":
-        raise ValueError(
-            f"{purified[0]}={cell[f'{purified[0]}_name']} trains on purified images, and purifier=none: choose a purifier, or {purified[0]}=clean or none"
-        )
-    if "train" in purified:
-        raise ValueError("train.images=purified: train from scratch on clean images, then use finetune=lgap")
-    bare = "weights" not in classifier and classifier["_target_"].endswith("wide_resnet.WideResNet")
-    if bare and train is None:
-        raise ValueError(
-            f"classifier={cell['classifier_name']} has no weights and train=none: choose train={cell['dataset_name']}/adp"
-        )
-    if train is not None and not bare:
-        raise ValueError(
-            f"train={cell['train_name']} starts from scratch, and classifier={cell['classifier_name']} has weights: use finetune=..., or classifier={cell['dataset_name']}/scratch"
-        )
-    available = cell["dataset"].get("sizes", {}).get("train")
-    for recipe in (train, finetune):
-        if recipe is not None and recipe["n"] is not None and available is not None and recipe["n"] > available:
-            raise ValueError(
-                f"n={recipe['n']} training images are more than the {available} of dataset={cell['dataset_name']}: lower it or use null for all"
-            )
-
-
-def purifier_captioner(cell: dict[str, Any]) -> dict[str, Any] | None:
-    """The captioner's config inside the purifier's, if it has one."""
-    return cell["purifier"].get("captioner")
 
 
 def paths(node: object, name: str) -> list[str]:

@@ -10,8 +10,10 @@ from hydra import compose, initialize_config_dir
 from lgap_bench.attack.autoattack import APGD, AutoAttack
 from lgap_bench.attack.none import NoAttack
 from lgap_bench.attack.pgd import PGD
+from lgap_bench.attack.random_noise import RandomNoise
+from lgap_bench.attack.torchattack import CW, EOTPGD, DeepFool, Square
 from lgap_bench.cell import part, resolve
-from lgap_bench.check import within
+from lgap_bench.combination import within
 from lgap_bench.fraction import fraction
 from lgap_bench.run import CONF
 
@@ -31,6 +33,12 @@ PRESETS: dict[str, tuple[str, type, dict[str, Any]]] = {
     "apgd_ce": ("full", APGD, dict(loss="cross_entropy", n_iter=100)),
     "autoattack_standard": ("full", AutoAttack, dict(version="standard", n_iter=100, n_queries=5000)),
     "autoattack_rand": ("full", AutoAttack, dict(version="rand", n_iter=100, draws=20)),
+    "random": ("query", RandomNoise, dict(tries=1)),
+    "cw": ("full", CW, dict(c=1.0, kappa=0.0, steps=50, learning_rate=0.01)),
+    "cw_strong": ("full", CW, dict(c=1.0, kappa=0.0, steps=200, learning_rate=0.1)),
+    "deepfool": ("full", DeepFool, dict(steps=50, overshoot=0.02)),
+    "square": ("query", Square, dict(n_queries=5000, p_init=0.8, draws=20)),
+    "eotpgd": ("full", EOTPGD, dict(steps=10, step_size=2 / 255, draws=2, random_start=True)),
 }
 
 

@@ -15,7 +15,9 @@ FILES = sorted(p.relative_to(CONF).with_suffix("") for p in Path(CONF).rglob("*.
 GROUPS = [file for file in FILES if file.parts[0] != "table"]  # a table is no group: it is the report's
 # Choices that make no sense beside the default cell (LGAP under BPDA) stand here with what they need.
 COMPANIONS = {"purifier/none": ["attack=pgd"], "purifier/downsample": ["attack=pgd"], "view/none": ["attack=none"],
-              "view/caption": ["attack=caption"], "captioner/given": [f"captioner.file={__file__}"],
+              "view/caption": ["attack=caption"], "view/query": ["attack=square"],
+              "attack/cw": ["threat=digits/l2"], "attack/cw_strong": ["threat=digits/l2"],
+              "attack/deepfool": ["threat=digits/l2"], "captioner/given": [f"captioner.file={__file__}"],
               "dataset/cifar100": ["train=cifar100/adp"], **{f"classifier/{d}": ["train=digits/adp"] for d in
               ("digits/scratch", "cifar100/scratch", "cifar100/standard")}, **{f"train/{d}/adp": ["classifier=digits/scratch"]
               for d in ("digits", "cifar10", "cifar100")}}  # fmt: skip

@@ -14,6 +14,7 @@ def run(outputs, *overrides):
     common = ["n=3", "chunk=2", "score_draws=2", "threads=1", "device=cpu", f"outputs={outputs}", *overrides]
     with initialize_config_dir(str(CONF), version_base="1.3"):
         plain = compose("config", common, return_hydra_config=True)
+        common += ["threat=digits/l2"] if plain.attack.get("needs", {}).get("norm") == "l2" else []
         few = [f"attack.{key}={value}" for key, value in FEW.items() if key in plain.attack]
         cfg = compose("config", [*common, *few], return_hydra_config=True)
     return run_cell(cfg, cfg.hydra.runtime.choices, quiet=True)
@@ -24,7 +25,7 @@ def test_every_attack_runs_against_lgap_and_shows_its_view(tmp_path, attack):
     summary = run(tmp_path, f"attack={attack}").summary()
     assert summary["status"] == "complete"
     assert summary["attack_name"] == attack
-    assert summary["view_name"] in ("none", "blind", "bpda", "full", "caption")
+    assert summary["view_name"] in ("none", "blind", "bpda", "full", "caption", "query")
     assert ("as_published" in summary) == attack.startswith(("apgd", "autoattack"))
     assert (summary["mean_linf"] == 0) == (attack == "none")
 

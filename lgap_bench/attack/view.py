@@ -103,6 +103,15 @@ class Caption(View):
             return self.defense(x, noise, observed)
 
 
+class Query(View):
+    """The defense may be queried as often as one likes; no gradient. For attacks that search."""
+
+    def logits(self, x: Tensor, noise: Noise, observed: list[str] | None = None) -> Tensor:
+        """The defense's logits, cut off from x."""
+        with torch.no_grad():
+            return self.defense(x, noise, observed)
+
+
 def slices(rows: int, most: int) -> list[tuple[int, int]]:
     """[0, rows) in pieces of at most `most`."""
     return [(start, min(start + most, rows)) for start in range(0, rows, most)]

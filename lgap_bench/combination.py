@@ -1,0 +1,102 @@
+"""Which parts of a cell make sense together: attack, view, threat, purifier, captioner and training stages."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from lgap_bench.attack.refused import NOT_AUTOATTACK
+from lgap_bench.cell import STAGES
+
+_INTERVAL = re.compile(r"(int )?([\[(])([^,]+), ([^\])]+)([\])])")
+
+
+def fits_together(cell: dict[str, Any]) -> None:
+    """Raise ValueError for the first pair of parts that cannot work, in one line with the mend."""
+    _combinations(cell)
+    _needs(cell)
+    _stages(cell)
+
+
+def within(value: object, limit: str) -> bool:
+    """Whether a value obeys a limit: `[1, inf)`, `int (0, 5]`, `a | b | c`, each possibly followed by `or null`."""
+    if limit.endswith(" or null"):
+        return value is None or within(value, limit.removesuffix(" or null"))
+    interval = _INTERVAL.fullmatch(limit)
+    if interval is None:
+        choices = [choice.strip() for choice in limit.split("|")]
+        return (str(value).lower() if isinstance(value, bool) else value) in choices
+    whole, left, low, high, right = interval.groups()
+    if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
+        return False
+    above = value >= float(low) if left == "[" else value > float(low)
+    return above and (value <= float(high) if right == "]" else value < float(high))
+
+
+def _combinations(cell: dict[str, Any]) -> None:
+    view, attack, purifier = cell["view_name"], cell["attack_name"], cell["purifier_name"]
+    if view in ("bpda", "caption") and purifier == "none":
+        raise ValueError(
+            f"attack={attack} sees view={view}, which needs a purifier, and purifier=none: use attack=pgd, or choose a purifier"
+        )
+    if view == "none" and attack != "none":
+        raise ValueError(f"view=none with attack={attack}: choose view=blind, bpda or full")
+    weight = cell["attack"].get("caption_weight", 0)
+    if weight and "weights" not in (purifier_captioner(cell) or {}):
+        raise ValueError(
+            f"attack={attack} attacks the captioner, and purifier={purifier} has none that can be attacked: use purifier=lgap captioner={cell['dataset_name']}/blip"
+        )
+    if view == "blind" and weight:
+        raise ValueError(
+            f"view=blind with attack={attack}: a blind attacker knows no captioner, use attack=pgd or view=bpda"
+        )
+    if view == "caption" and not weight:
+        raise ValueError(f"view=caption with attack={attack}: its loss has no caption term, use attack=caption")
+
+
+def _stages(cell: dict[str, Any]) -> None:
+    classifier, train, finetune = cell["classifier"], cell["train"], cell["finetune"]
+    purified = [name for name in STAGES if cell[name] is not None and cell[name]["images"] == "purified"]
+    if purified and cell["purifier_name"] == "none":
+        raise ValueError(
+            f"{purified[0]}={cell[f'{purified[0]}_name']} trains on purified images, and purifier=none: choose a purifier, or {purified[0]}=clean or none"
+        )
+    if "train" in purified:
+        raise ValueError("train.images=purified: train from scratch on clean images, then use finetune=lgap")
+    bare = "weights" not in classifier and classifier["_target_"].endswith("wide_resnet.WideResNet")
+    if bare and train is None:
+        raise ValueError(
+            f"classifier={cell['classifier_name']} has no weights and train=none: choose train={cell['dataset_name']}/adp"
+        )
+    if train is not None and not bare:
+        raise ValueError(
+            f"train={cell['train_name']} starts from scratch, and classifier={cell['classifier_name']} has weights: use finetune=..., or classifier={cell['dataset_name']}/scratch"
+        )
+    available = cell["dataset"].get("sizes", {}).get("train")
+    for recipe in (train, finetune):
+        if recipe is not None and recipe["n"] is not None and available is not None and recipe["n"] > available:
+            raise ValueError(
+                f"n={recipe['n']} training images are more than the {available} of dataset={cell['dataset_name']}: lower it or use null for all"
+            )
+
+
+def _needs(cell: dict[str, Any]) -> None:
+    """What an attack declares to need: `needs: {norm: l2, view: blind | full}`, in the words of `limits`."""
+    attack, target = cell["attack_name"], cell["attack"]["_target_"]
+    if target.startswith(("torchattacks.", "lgap_bench.attack.torchattack.")) and target.endswith(".AutoAttack"):
+        raise ValueError(f"attack._target_={target}: {NOT_AUTOATTACK}")
+    facts = {"norm": cell["threat"]["norm"], "view": cell["view_name"]}
+    for key, limit in cell["attack"].get("needs", {}).items():
+        if key not in facts:
+            raise ValueError(f"attack.needs.{key} is not known: use {' or '.join(facts)}")
+        if not within(facts[key], limit):
+            mend = "threat" if key == "norm" else "view"
+            raise ValueError(
+                f"{key}={facts[key]} with attack={attack}: it needs {key}={' or '.join(limit.split(' | '))}, "
+                f"choose another {mend} or another attack"
+            )
+
+
+def purifier_captioner(cell: dict[str, Any]) -> dict[str, Any] | None:
+    """The captioner's config inside the purifier's, if it has one."""
+    return cell["purifier"].get("captioner")
