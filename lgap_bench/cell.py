@@ -16,6 +16,8 @@ from lgap_bench import weights as weight_files
 NUMERICS_VERSION = 1  # raised with every change of results; tests/test_frozen.py guards it
 GROUPS = ("dataset", "classifier", "purifier", "attack", "view", "threat")
 NUMBERS = ("n", "seed", "score_draws", "chunk", "dtype", "tf32")
+# Keys of later versions: where they are null they are left out of the identity, so that earlier records still answer.
+LATER = ("caption_target", "synonyms")
 
 
 def resolve(cfg: DictConfig, choices: Mapping[str, str]) -> dict[str, Any]:
@@ -39,9 +41,14 @@ def identity(cell: dict[str, Any], device_class: str) -> dict[str, Any]:
     """All that can change the numbers: configs with weights replaced by their content's SHA-256, no paths, no names.
 
     Paths stand under the keys `weights` (a folder) and `file`, in every part: those are hashed by content.
-    `limits` (what a key may be) and `recompute` (memory for time, bitwise the same) are left out wherever they stand.
+    `limits` (what a key may be) and `recompute` (memory for time, bitwise the same) are left out wherever they stand, and
+    so is `unrelated`, a sentence that changes numbers only where an attack aims at it.
     """
     part = {key: _fingerprinted(cell[key]) for key in (*GROUPS, *NUMBERS)}
+    if cell["attack"].get("caption_target") == "unrelated":
+        part["unrelated"] = cell["dataset"]["unrelated"]
+    if cell.get("clip"):
+        part["clip"] = weight_files.fingerprint(cell["clip"])
     return {**part, "device": device_class, "numerics_version": NUMERICS_VERSION}
 
 
@@ -55,7 +62,7 @@ def _fingerprinted(node: Any) -> Any:
         return {
             key: _content(key, child) if key in ("weights", "file") else _fingerprinted(child)
             for key, child in node.items()
-            if key not in ("limits", "recompute")
+            if key not in ("limits", "recompute", "unrelated") and (child or key not in LATER)
         }
     return [_fingerprinted(child) for child in node] if isinstance(node, list) else node
 
@@ -75,6 +82,7 @@ class Parts:
     attack: Any
     view: Any
     threat: Any
+    clip: Any = None
 
 
 def build(cell: dict[str, Any], device: str) -> Parts:
@@ -93,7 +101,16 @@ def build(cell: dict[str, Any], device: str) -> Parts:
         attack=part(cell["attack"]),
         view=part(cell["view"], defense=defense, max_rows=cell["max_rows"]),
         threat=part(cell["threat"]),
+        clip=_clip(cell.get("clip"), device),
     )
+
+
+def _clip(folder: str | None, device: str) -> Any:
+    if folder is None:
+        return None
+    from lgap_bench.metric.clip import load
+
+    return load(folder).to(device)
 
 
 def part(config: dict[str, Any], **given: Any) -> Any:
@@ -106,4 +123,4 @@ def part(config: dict[str, Any], **given: Any) -> Any:
 def _built(node: Any) -> Any:
     if isinstance(node, dict):
         return {key: _built(child) for key, child in node.items() if key != "limits"}
-    return node
+    return [_built(child) for child in node] if isinstance(node, list) else node

@@ -20,6 +20,7 @@ def check(cell: dict[str, Any]) -> None:
     _budget(cell)
     _sizes(cell)
     _combinations(cell)
+    _synonyms(cell)
     _weights(cell)
 
 
@@ -75,7 +76,7 @@ def _combinations(cell: dict[str, Any]) -> None:
     if view == "none" and attack != "none":
         raise ValueError(f"view=none with attack={attack}: choose view=blind, bpda or full")
     weight = cell["attack"].get("caption_weight", 0)
-    if weight and "weights" not in (purifier_captioner(cell) or {}):
+    if weight and not paths(purifier_captioner(cell), "weights"):
         raise ValueError(
             f"attack={attack} attacks the captioner, and purifier={purifier} has none that can be attacked: use purifier=lgap captioner={cell['dataset_name']}/blip"
         )
@@ -83,8 +84,28 @@ def _combinations(cell: dict[str, Any]) -> None:
         raise ValueError(
             f"view=blind with attack={attack}: a blind attacker knows no captioner, use attack=pgd or view=bpda"
         )
+    _caption_target(cell)
     if view == "caption" and not weight:
         raise ValueError(f"view=caption with attack={attack}: its loss has no caption term, use attack=caption")
+
+
+def _caption_target(cell: dict[str, Any]) -> None:
+    target, dataset = cell["attack"].get("caption_target"), cell["dataset"]
+    if target and not cell["attack"].get("caption_weight", 0):
+        raise ValueError(
+            f"attack.caption_target={target} with attack.caption_weight=0: no caption is attacked, set attack.caption_weight=1 or use attack=caption_nearest"
+        )
+    if target == "unrelated" and not dataset.get("unrelated"):
+        raise ValueError(
+            f"attack.caption_target=unrelated, and dataset={cell['dataset_name']} has no such sentence: set dataset.unrelated"
+        )
+
+
+def _synonyms(cell: dict[str, Any]) -> None:
+    dataset = cell["dataset"]
+    strange = sorted(set(dataset.get("synonyms") or {}) - set(dataset.get("classes") or ()))
+    if strange:
+        raise ValueError(f"dataset.synonyms: {strange[0]} is none of dataset.classes: write it as it stands there")
 
 
 def purifier_captioner(cell: dict[str, Any]) -> dict[str, Any] | None:
@@ -98,6 +119,8 @@ def paths(node: object, name: str) -> list[str]:
     if isinstance(node, dict):
         for key, child in node.items():
             found |= {child} if key == name and isinstance(child, str) else set(paths(child, name))
+    for child in node if isinstance(node, list) else ():
+        found |= set(paths(child, name))
     return sorted(found)
 
 
@@ -105,9 +128,19 @@ def _weights(cell: dict[str, Any]) -> None:
     used = {key: cell[key] for key in ("classifier", "purifier")}
     for path in paths(used, "weights"):
         weight_files.inspect(path)
+    if cell.get("clip"):
+        _clip(cell["clip"])
     for path in paths(used, "file"):
         if not Path(path).is_file():
             raise ValueError(f"file={path} does not exist: give the path of an existing file")
+
+
+def _clip(folder: str) -> None:
+    try:
+        weight_files.inspect(folder)
+        weight_files.locate(folder, {".": "tokenizer*.json"})
+    except ValueError as error:
+        raise ValueError(str(error).replace("weights=", "clip=", 1)) from None
 
 
 def writable(folder: Path, key: str = "outputs") -> None:

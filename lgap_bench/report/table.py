@@ -102,12 +102,17 @@ def main() -> None:
     parser.add_argument("--outputs", type=Path, default=Path("outputs"))
     parser.add_argument("--csv", type=Path, help="also write the table, with more columns, to this file")
     parser.add_argument("--markdown", action="store_true", help="print a Markdown table")
+    parser.add_argument("--captions", action="store_true", help="what the attacks did to the captions, instead")
     arguments = parser.parse_args()
     found = records(arguments.outputs)
     if not found:
         raise ValueError(
             f"--outputs={arguments.outputs}: no finished record in {arguments.outputs / 'records'}: run a cell first, `lgap-bench run`"
         )
+    if arguments.captions:
+        from lgap_bench.report.captions import show
+
+        return show(found, arguments.markdown, arguments.csv)
     rows = [merge(group) for group in grouped(found)]
     rows.sort(
         key=lambda row: (
