@@ -48,15 +48,22 @@ def words(file: Path) -> tuple[list[str], dict[str, list[str]]]:
 def rows(
     entries: Sequence[tuple[str, str, str]], classes: Sequence[str], synonyms: Mapping[str, Sequence[str]]
 ) -> list[dict[str, Any]]:
-    """One row for all entries, then one per class, in percent.
+    """One row for all entries, one for chance, then one per class, in percent.
 
     `failure`: the share of captions without the label word among those whose clean caption has it. `bleu`, `rouge`: of the
-    adversarial caption against the clean one.
+    adversarial caption against the clean one. `chance` is the floor that these have: every image with the adversarial
+    caption of the next one in the file.
     """
     unknown = sorted({label for label, _, _ in entries} - set(classes))
     if unknown:
         raise ValueError(f"label {unknown[0]} is none of the classes {', '.join(classes)}: is this a CIFAR-10 file?")
-    groups = [("all", list(entries)), *((name, [e for e in entries if e[0] == name]) for name in classes)]
+    following = [*entries[1:], *entries[:1]]
+    chance = [(label, clean, other[2]) for (label, clean, _), other in zip(entries, following, strict=True)]
+    groups = [
+        ("all", list(entries)),
+        ("chance", chance),
+        *((name, [e for e in entries if e[0] == name]) for name in classes),
+    ]
     return [_row(name, group, classes, synonyms) for name, group in groups if group]
 
 

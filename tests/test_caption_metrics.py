@@ -319,7 +319,10 @@ def test_the_authors_format_is_read_and_counted_with_synonyms(authors, tmp_path)
     classes, synonyms = authors.words(SCRIPTS / "cifar10_synonyms.yaml")
     assert set(synonyms) == set(classes)
     rows = {row["class"]: row for row in authors.rows(authors.read(file), classes, synonyms)}
-    assert list(rows) == ["all", "automobile", "frog"]
+    assert list(rows) == ["all", "chance", "automobile", "frog"]
+    assert rows["chance"]["label_adv"] == 0
+    shifted = [bleu(entries[(i + 1) % 3][2], entries[i][1]) for i in range(3)]
+    assert rows["chance"]["bleu"] == pytest.approx(100 * sum(shifted) / 3)
     assert rows["automobile"]["label_adv"] == 100
     assert rows["automobile"]["bleu"] == pytest.approx(100 * bleu(entries[0][2], entries[0][1]))
     assert (rows["frog"]["label_clean"], rows["frog"]["label_adv"], rows["frog"]["failure"]) == (50, 0, 100)

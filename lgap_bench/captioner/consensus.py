@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -50,7 +51,7 @@ class Consensus(nn.Module):
 
         What an attack raises (or lowers, for a target) to move the consensus; differentiable in x.
         """
-        losses = [captioner.loss for captioner in self.captioners.values() if hasattr(captioner, "loss")]
+        losses: list[Any] = [captioner.loss for captioner in self.captioners.values() if hasattr(captioner, "loss")]
         if not losses:
             raise ValueError("captioner.captioners holds none that can be attacked: add a BLIP captioner")
         views = self.views(x)

@@ -41,13 +41,13 @@ def accuracy(correct: Correct, resamples: int = 2000, seed: int = 0, among: Amon
         correct, among = correct[:, involved], among[:, involved]
     rate = correct.mean(axis=2)
     low, high = _interval(rate, correct.shape[2], resamples, np.random.default_rng(seed), among)
-    chosen = slice(None) if among is None else among
-    everything = 100 * float(rate[chosen].mean())
+    chosen = np.ones(rate.shape, bool) if among is None else among
+    everything = 100 * float(rate.mean() if among is None else rate[chosen].mean())
     return Accuracy(
         mean=everything,
         low=min(100 * low, everything),
         high=max(100 * high, everything),
-        any_of_k=100 * float(correct.all(axis=2)[chosen].mean()),
+        any_of_k=100 * float(np.all(correct, axis=2)[chosen].mean()),
         majority_of_k=100 * float((rate > 0.5)[chosen].mean()),
     )
 

@@ -20,7 +20,7 @@ from lgap_bench.report.table import as_markdown, as_text, grouped, write_csv
 
 Flags = NDArray[np.bool_]
 Rows = list[dict[str, Any]]
-FAR = 0.5  # caption distance (1 - BLEU) that splits near from far; in the digits' template one word changed is 0.40
+FAR = 0.5  # caption distance (1 - BLEU) that splits near from far; in the digits' template one word changed is at most 0.40
 SAME = 1e-9  # rounding
 COLUMNS = (
     "attack", "captioner", "view", "eps", "n", "seeds", "label_clean", "label_attacked", "failure", "target", "bleu",
@@ -58,7 +58,7 @@ def per_class(groups: Sequence[Sequence[Record]]) -> Rows:
     return list(rows.values())
 
 
-def show(cells: Sequence[Record], markdown: bool, csv: Path | None) -> None:
+def print_tables(cells: Sequence[Record], markdown: bool, csv: Path | None) -> None:
     """Print both tables, and write them to `csv` and to a file beside it, `..._classes.csv`."""
     groups = sorted(grouped(cells), key=_order)
     rows, classes = fidelity(groups), per_class(groups)

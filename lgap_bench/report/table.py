@@ -110,9 +110,9 @@ def main() -> None:
             f"--outputs={arguments.outputs}: no finished record in {arguments.outputs / 'records'}: run a cell first, `lgap-bench run`"
         )
     if arguments.captions:
-        from lgap_bench.report.captions import show
+        from lgap_bench.report.captions import print_tables
 
-        return show(found, arguments.markdown, arguments.csv)
+        return print_tables(found, arguments.markdown, arguments.csv)
     rows = [merge(group) for group in grouped(found)]
     rows.sort(
         key=lambda row: (
