@@ -106,7 +106,7 @@ def build(cell: dict[str, Any], device: str) -> Parts:
 
 
 def _clip(folder: str | None, device: str) -> Any:
-    if folder is None:
+    if not folder:
         return None
     from lgap_bench.metric.clip import load
 

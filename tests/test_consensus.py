@@ -73,6 +73,8 @@ def test_views_stay_in_the_unit_interval_and_keep_the_size(images):
         assert view.shape == x.shape
         assert view.min() >= -1e-6
         assert view.max() <= 1 + 1e-6
+    halves = Consensus({"a": Bright()}).views(x.bfloat16())
+    assert {view.dtype for view in halves} == {torch.bfloat16}
 
 
 def test_one_changed_pixel_is_outvoted():
@@ -129,6 +131,8 @@ def test_its_gradient_equals_finite_differences(batch, make_blip, images):
 def test_nobody_to_ask_and_nobody_to_attack_are_refused(images):
     with pytest.raises(ValueError, match=r"captioner.captioners is empty: name at least one"):
         Consensus({})
+    with pytest.raises(ValueError, match=r"captioner.captioners is a list: give each captioner a name"):
+        Consensus([Fixed("a")])
     with pytest.raises(ValueError, match="holds none that can be attacked"):
         Consensus({"fixed": Fixed("a")}).loss(images(1), ["a"])
 

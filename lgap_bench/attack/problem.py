@@ -29,7 +29,8 @@ class Problem:
         captions: the true caption of each image, for caption attacks.
         class_captions: the true caption of every class, and `unrelated`, a sentence about none: targets of such attacks.
         caption_aims: the sentence that a targeted caption attack leads each image to; empty: away from the true one.
-        published: attacks that reproduce a library's own count write it here, name -> (B,) bool.
+        published: what an attack adds to the record, name -> (B,): a library's own count, bool; the class that a targeted
+            caption attack aims at, int.
     """
 
     view: View

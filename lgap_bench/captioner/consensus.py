@@ -32,6 +32,10 @@ class Consensus(nn.Module):
         self, captioners: Mapping[str, nn.Module], shift: int = 1, blur: float = 0.7, scale: float = 0.75
     ) -> None:
         super().__init__()
+        if not isinstance(captioners, Mapping):
+            raise ValueError(
+                "captioner.captioners is a list: give each captioner a name, as conf/captioner/digits/consensus.yaml"
+            )
         self.captioners = nn.ModuleDict({str(name): captioner for name, captioner in captioners.items()})
         if not self.captioners:
             raise ValueError("captioner.captioners is empty: name at least one captioner")
@@ -103,5 +107,7 @@ def _rescaled(x: Tensor, share: float) -> Tensor:
     """Down (or up) and back, bilinear with antialiasing: stays in [0, 1]."""
     height, width = x.shape[-2:]
     size = (max(1, round(share * height)), max(1, round(share * width)))
-    small = F.interpolate(x, size=size, mode="bilinear", antialias=True, align_corners=False)
-    return F.interpolate(small, size=(height, width), mode="bilinear", antialias=True, align_corners=False)
+    seen = x.float() if x.dtype == torch.bfloat16 else x  # antialiasing knows no bfloat16 on a CPU
+    small = F.interpolate(seen, size=size, mode="bilinear", antialias=True, align_corners=False)
+    back = F.interpolate(small, size=(height, width), mode="bilinear", antialias=True, align_corners=False)
+    return back.to(x.dtype)
