@@ -13,12 +13,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from lgap_bench import weights as weight_files
 
-NUMERICS_VERSION = 1  # raised with every change of results; tests/test_frozen.py guards it
+NUMERICS_VERSION = 2  # raised with every change of results; tests/test_frozen.py guards it
 GROUPS = ("dataset", "classifier", "purifier", "attack", "view", "threat")
 STAGES = ("train", "finetune")  # in this order; both are null for a classifier that is used as it comes
 # Keys that describe a part rather than build it, and those that change no number: paths, and memory for time.
 DESCRIBING = ("limits", "needs", "sampling", "evaluated", "shape", "sizes", "class_count")
-UNIDENTIFIED = (*DESCRIBING, "recompute", "root", "purified")
+UNIDENTIFIED = (*DESCRIBING, "recompute", "root", "purified", "unrelated")
 NUMBERS = ("n", "seed", "score_draws", "chunk", "dtype", "tf32")
 
 
@@ -56,11 +56,16 @@ def identity(cell: dict[str, Any], device_class: str) -> dict[str, Any]:
 
     Paths stand under the keys `weights` (a folder) and `file`, in every part: those are hashed by content.
     What describes a part (`limits`, ...), `recompute` (memory for time, bitwise the same), `root` and `purified` (where
-    images lie) are left out wherever they stand. A trained classifier is identified by how it is made: stages are
+    images lie) are left out wherever they stand, and so is `unrelated`, a sentence that changes numbers only where an
+    attack aims at it. A trained classifier is identified by how it is made: stages are
     deterministic, so the id is known before anything is trained.
     """
     parts = {key: _fingerprinted(cell[key]) for key in (*GROUPS, *NUMBERS)}
     stages = {stage: _fingerprinted(cell[stage]) for stage in STAGES if cell[stage] is not None}
+    if cell["attack"].get("caption_target") == "unrelated":
+        parts["unrelated"] = cell["dataset"]["unrelated"]
+    if cell.get("clip"):
+        parts["clip"] = weight_files.fingerprint(cell["clip"])
     return {**parts, **stages, **_machine(device_class)}
 
 
@@ -113,6 +118,7 @@ class Parts:
     attack: Any
     view: Any
     threat: Any
+    clip: Any = None
 
 
 def build(cell: dict[str, Any], device: str, device_class: str, quiet: bool = False) -> Parts:
@@ -136,7 +142,16 @@ def build(cell: dict[str, Any], device: str, device_class: str, quiet: bool = Fa
         attack=part(cell["attack"]),
         view=part(cell["view"], defense=defense, max_rows=cell["max_rows"]),
         threat=part(cell["threat"]),
+        clip=_clip(cell.get("clip"), device),
     )
+
+
+def _clip(folder: str | None, device: str) -> Any:
+    if not folder:
+        return None
+    from lgap_bench.metric.clip import load
+
+    return load(folder).to(device)
 
 
 def part(config: dict[str, Any], **given: Any) -> Any:
@@ -149,4 +164,4 @@ def part(config: dict[str, Any], **given: Any) -> Any:
 def _built(node: Any) -> Any:
     if isinstance(node, dict):
         return {key: _built(child) for key, child in node.items() if key not in DESCRIBING}
-    return node
+    return [_built(child) for child in node] if isinstance(node, list) else node

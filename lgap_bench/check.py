@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lgap_bench import weights as weight_files
-from lgap_bench.combination import fits_together, within
+from lgap_bench.combination import fits_together, paths, within
 from lgap_bench.fraction import fraction
 from lgap_bench.purifier.times import timesteps
 
@@ -18,6 +18,7 @@ def check(cell: dict[str, Any]) -> None:
     _budget(cell)
     _sizes(cell)
     fits_together(cell)
+    _synonyms(cell)
 
 
 def _limits(node: dict[str, Any], path: str) -> None:
@@ -48,13 +49,11 @@ def _sizes(cell: dict[str, Any]) -> None:
         timesteps(purifier["steps"], purifier["strength"], purifier["start"], purifier["spacing"])
 
 
-def paths(node: object, name: str) -> list[str]:
-    """Every value of a key of that name in a config, sorted."""
-    found: set[str] = set()
-    if isinstance(node, dict):
-        for key, child in node.items():
-            found |= {child} if key == name and isinstance(child, str) else set(paths(child, name))
-    return sorted(found)
+def _synonyms(cell: dict[str, Any]) -> None:
+    dataset = cell["dataset"]
+    strange = sorted(set(dataset.get("synonyms") or {}) - set(dataset.get("classes") or ()))
+    if strange:
+        raise ValueError(f"dataset.synonyms: {strange[0]} is none of dataset.classes: write it as it stands there")
 
 
 def require_files(cell: dict[str, Any]) -> None:
@@ -62,9 +61,19 @@ def require_files(cell: dict[str, Any]) -> None:
     used = {key: cell[key] for key in ("dataset", "classifier", "purifier")}
     for path in paths(used, "weights"):
         weight_files.inspect(path)
+    if cell.get("clip"):
+        _clip(cell["clip"])
     for path in paths(used, "file"):
         if not Path(path).is_file():
             raise ValueError(f"file={path} does not exist: give the path of an existing file")
+
+
+def _clip(folder: str) -> None:
+    try:
+        weight_files.inspect(folder)
+        weight_files.locate(folder, {".": "tokenizer*.json"})
+    except ValueError as error:
+        raise ValueError(str(error).replace("weights=", "clip=", 1)) from None
 
 
 def writable(folder: Path, key: str = "outputs") -> None:

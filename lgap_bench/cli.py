@@ -10,6 +10,7 @@ USAGE = """lgap-bench: how robust is a classifier behind an adversarial purifier
 
   lgap-bench run [group=name ...] [key=value ...]    measure one cell (or -m to sweep): see `lgap-bench run --help`
   lgap-bench report [--outputs DIR] [--csv FILE] [--markdown]    one table of all records, seeds merged
+  lgap-bench report --captions [...]                 what the attacks did to the captions: label word, BLEU, ROUGE-L
   lgap-bench demo [--outputs DIR]                    LGAP against ever better attackers, in miniature
   lgap-bench --version
 """

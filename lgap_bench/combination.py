@@ -42,7 +42,7 @@ def _combinations(cell: dict[str, Any]) -> None:
     if view == "none" and attack != "none":
         raise ValueError(f"view=none with attack={attack}: choose view=blind, bpda or full")
     weight = cell["attack"].get("caption_weight", 0)
-    if weight and "weights" not in (purifier_captioner(cell) or {}):
+    if weight and not paths(purifier_captioner(cell), "weights"):
         raise ValueError(
             f"attack={attack} attacks the captioner, and purifier={purifier} has none that can be attacked: use purifier=lgap captioner={cell['dataset_name']}/blip"
         )
@@ -50,6 +50,7 @@ def _combinations(cell: dict[str, Any]) -> None:
         raise ValueError(
             f"view=blind with attack={attack}: a blind attacker knows no captioner, use attack=pgd or view=bpda"
         )
+    _caption_target(cell)
     if view == "caption" and not weight:
         raise ValueError(f"view=caption with attack={attack}: its loss has no caption term, use attack=caption")
 
@@ -80,6 +81,18 @@ def _stages(cell: dict[str, Any]) -> None:
             )
 
 
+def _caption_target(cell: dict[str, Any]) -> None:
+    target, dataset = cell["attack"].get("caption_target"), cell["dataset"]
+    if target and not cell["attack"].get("caption_weight", 0):
+        raise ValueError(
+            f"attack.caption_target={target} with attack.caption_weight=0: no caption is attacked, set attack.caption_weight=1 or use attack=caption_nearest"
+        )
+    if target == "unrelated" and not dataset.get("unrelated"):
+        raise ValueError(
+            f"attack.caption_target=unrelated, and dataset={cell['dataset_name']} has no such sentence: set dataset.unrelated"
+        )
+
+
 def _needs(cell: dict[str, Any]) -> None:
     """What an attack declares to need: `needs: {norm: l2, view: blind | full}`, in the words of `limits`."""
     attack, target = cell["attack_name"], cell["attack"]["_target_"]
@@ -100,3 +113,14 @@ def _needs(cell: dict[str, Any]) -> None:
 def purifier_captioner(cell: dict[str, Any]) -> dict[str, Any] | None:
     """The captioner's config inside the purifier's, if it has one."""
     return cell["purifier"].get("captioner")
+
+
+def paths(node: object, name: str) -> list[str]:
+    """Every value of a key of that name in a config, sorted."""
+    found: set[str] = set()
+    if isinstance(node, dict):
+        for key, child in node.items():
+            found |= {child} if key == name and isinstance(child, str) else set(paths(child, name))
+    for child in node if isinstance(node, list) else ():
+        found |= set(paths(child, name))
+    return sorted(found)

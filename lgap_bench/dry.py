@@ -73,9 +73,10 @@ def _shapes(cell: dict[str, Any]) -> None:
     module = importlib.import_module(classifier["_target_"].rsplit(".", 1)[0])
     if not hasattr(module, "skeleton"):
         return
-    model = module.skeleton(**{k: v for k, v in classifier.items() if k != "_target_" and k not in DESCRIBING}).eval()
-    with torch.no_grad():
-        logits = model(torch.zeros(1, *dataset["shape"]))
+    given = {k: v for k, v in classifier.items() if k != "_target_" and k not in DESCRIBING}
+    device = "meta" if not paths(classifier, "weights") else "cpu"  # shapes without numbers: nothing is allocated
+    with torch.device(device), torch.no_grad():
+        logits = module.skeleton(**given).eval()(torch.empty(1, *dataset["shape"]))
     classes = dataset.get("class_count") or len(dataset["classes"])
     if tuple(logits.shape) != (1, classes):
         raise ValueError(

@@ -18,7 +18,7 @@ from lgap_bench.attack.view import Full
 from lgap_bench.cell import Parts
 from lgap_bench.defense import Defense
 from lgap_bench.metric.accuracy import accuracy
-from lgap_bench.metric.caption import names_label
+from lgap_bench.metric.caption import bleu, names_label, reached, rouge_l
 from lgap_bench.noise import streams
 from lgap_bench.record import PICTURES, Chunk, Record
 
@@ -77,7 +77,9 @@ def _chunk(parts: Parts, cell: dict[str, Any], rows: slice, device: str) -> Chun
     x = data.images[rows].to(device=device, dtype=_image_dtype(cell))
     y = data.labels[rows].to(device)
     ids = tuple(data.ids[rows].tolist())
-    problem = Problem(parts.view, x, y, ids, parts.threat, cell["seed"], [data.true_caption(k) for k in y.tolist()])
+    words = tuple(data.true_caption(k) for k in range(len(data.classes)))
+    truths = [words[k] for k in y.tolist()]
+    problem = Problem(parts.view, x, y, ids, parts.threat, cell["seed"], truths, words, data.unrelated)
     x_adv, failed = _attacked(parts, problem, cell["attack_name"])
     if cell["attack_name"] != "none":
         parts.threat.check(x_adv, x, ids, cell["attack_name"])
@@ -92,6 +94,7 @@ def _chunk(parts: Parts, cell: dict[str, Any], rows: slice, device: str) -> Chun
     columns["l2"] = delta.norm(dim=1).double().cpu().numpy()
     for name, flags in problem.published.items():
         columns[name] = flags.cpu().numpy()
+    columns |= _faithful(parts, columns, x)
     if rows.start == 0:
         noise = streams(cell["seed"], ids[:PICTURES])["score"].draws(1)
         with torch.no_grad():
@@ -122,7 +125,8 @@ def _attacked(parts: Parts, problem: Problem, name: str) -> tuple[Tensor, Tensor
             except FloatingPointError:
                 failed[i] = True
             for name, flag in alone.published.items():
-                problem.published.setdefault(name, torch.zeros(len(problem.x), dtype=torch.bool))[i] = flag[0]
+                none = flag.new_full((len(problem.x),), 0 if flag.dtype is torch.bool else -1)
+                problem.published.setdefault(name, none)[i] = flag[0]
         return x_adv, failed
 
 
@@ -149,7 +153,8 @@ def _scored(parts: Parts, cell: dict[str, Any], x: Tensor, y: Tensor, ids: tuple
     }
     captions = defense.observe(x, noise.rows(0, len(x)))
     if captions is not None:
-        named = [names_label(c, k, parts.dataset.classes) for c, k in zip(captions, y.tolist(), strict=True)]
+        words = (parts.dataset.classes, parts.dataset.synonyms)
+        named = [names_label(c, k, *words) for c, k in zip(captions, y.tolist(), strict=True)]
         columns[f"{name}_caption"] = np.asarray(captions)
         columns[f"{name}_caption_label"] = np.asarray(named)
     return columns
@@ -166,6 +171,30 @@ def _damage(parts: Parts, cell: dict[str, Any], problem: Problem, x_adv: Tensor)
     return damage(full, x_adv, problem.stream("select").draws(draws, 0, -3)).double().cpu().numpy()
 
 
+@torch.no_grad()
+def _faithful(parts: Parts, columns: Chunk, x: Tensor) -> Chunk:
+    """How far attacked captions lie from the clean ones, and whether a targeted attack led them where it wanted.
+
+    CLIP scores are against the clean image on both sides: what the caption says of the true content.
+    """
+    if "attacked_caption" not in columns:
+        return {}
+    clean, attacked = (columns[f"{name}_caption"].tolist() for name in ("clean", "attacked"))
+    pairs = list(zip(attacked, clean, strict=True))
+    found = {f"attacked_caption_{name}": np.asarray([f(*p) for p in pairs]) for name, f in _LIKENESS.items()}
+    if parts.clip is not None:
+        for name, captions in (("clean", clean), ("attacked", attacked)):
+            found[f"{name}_caption_clip"] = parts.clip(x, captions).double().cpu().numpy()
+    if "caption_target_label" in columns:
+        data, aims = parts.dataset, columns["caption_target_label"].tolist()
+        hits = [reached(c, k, data.classes, data.synonyms, data.unrelated) for c, k in zip(attacked, aims, strict=True)]
+        found["attacked_caption_target"] = np.asarray(hits)
+    return found
+
+
+_LIKENESS = {"bleu": bleu, "rouge": rouge_l}
+
+
 def _image_dtype(cell: dict[str, Any]) -> torch.dtype:
     """Images and attacks are in float32 or float64; the models alone may be in bfloat16."""
     return torch.float64 if cell["dtype"] == "float64" else torch.float32
@@ -177,6 +206,11 @@ def _correct(chunk: Chunk, name: str) -> np.ndarray[Any, np.dtype[np.bool_]]:
 
 def _pixels(x: Tensor) -> np.ndarray[Any, np.dtype[np.float32]]:
     return x.float().permute(0, 2, 3, 1).cpu().numpy()
+
+
+# Means over samples in the summary: percent, but for CLIP's score, which keeps its paper's scale.
+_CAPTION_MEANS = {"attacked_caption_bleu": 100, "attacked_caption_rouge": 100, "attacked_caption_target": 100,
+                  "clean_caption_clip": 1, "attacked_caption_clip": 1}  # fmt: skip
 
 
 def summarise(chunks: list[Chunk]) -> dict[str, Any]:
@@ -197,6 +231,10 @@ def summarise(chunks: list[Chunk]) -> dict[str, Any]:
         flags = [chunk.get("as_published", np.zeros(len(chunk["id"]), bool)) for chunk in chunks]
         summary["as_published"] = 100 * float(np.concatenate(flags)[kept].mean())
     summary["score_draws"] = int(chunks[0]["clean_prediction"].shape[0])
+    for column, scale in _CAPTION_MEANS.items():
+        if kept.any() and all(column in chunk for chunk in chunks):
+            values = np.concatenate([chunk[column] for chunk in chunks])
+            summary[column] = scale * float(values[kept if column.startswith("attacked") else slice(None)].mean())
     for norm in ("linf", "l2"):
         summary[f"mean_{norm}"] = float(np.concatenate([chunk[norm] for chunk in chunks]).mean())
     return summary

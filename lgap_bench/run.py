@@ -203,6 +203,8 @@ def one_screen(record: Record) -> str:
         lines.append(
             f"  caption names the label: clean {s['caption_label_clean']:.1f}, attacked {s['caption_label_attacked']:.1f}"
         )
+    if s.get("attacked_caption_target") is not None:
+        lines.append(f"  attacked captions that say what the attack aimed at: {s['attacked_caption_target']:.1f}")
     if "as_published" in s:
         lines.append(f"  the library's own count (as_published): {s['as_published']:.1f}")
     if s["failed"]:

@@ -28,6 +28,13 @@ PRESETS: dict[str, tuple[str, type, dict[str, Any]]] = {
     "full": ("full", PGD, CLASSIC | dict(steps=20, step_size=1 / 255, start="zero", draws=4)),
     "full_strong": ("full", PGD, CLASSIC | dict(steps=200, step_size=0.007, start="both", draws=20, restarts=2)),
     "caption": ("caption", PGD, CLASSIC | dict(steps=40, step_size=2 / 255, class_weight=0.0, caption_weight=1.0)),
+    "caption_nearest": ("caption", PGD, CLASSIC | dict(class_weight=0.0, caption_weight=1.0, caption_target="nearest")),
+    "caption_unrelated": (
+        "caption",
+        PGD,
+        CLASSIC | dict(class_weight=0.0, caption_weight=1.0, caption_target="unrelated"),
+    ),
+    "joint_nearest": ("bpda", PGD, CLASSIC | dict(start="zero", caption_weight=1.0, caption_target="nearest")),
     "joint": ("bpda", PGD, CLASSIC | dict(steps=40, step_size=2 / 255, start="zero", caption_weight=1.0)),
     "full_joint": ("full", PGD, CLASSIC | dict(steps=20, step_size=1 / 255, start="zero", draws=4, caption_weight=1.0)),
     "apgd_ce": ("full", APGD, dict(loss="cross_entropy", n_iter=100)),

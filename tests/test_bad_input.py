@@ -43,6 +43,15 @@ EARLY = [
     (["seed=9223372036854775808"], ["seed=9223372036854775808"]),
     (["attack=joint", "view=blind"], ["view=blind", "attack=joint"]),
     (["captioner=given", "captioner.file=nowhere.json"], ["nowhere.json"]),
+    (["attack=bpda", "attack.caption_target=nearest"], ["attack.caption_target=nearest", "attack.caption_weight=1"]),
+    (["attack=caption", "attack.caption_target=far"], ["attack.caption_target=far", "nearest | unrelated"]),
+    (["attack=caption_unrelated", "dataset.unrelated=null"], ["attack.caption_target=unrelated", "dataset.unrelated"]),
+    (["captioner=oracle", "attack=caption_nearest"], ["attack=caption_nearest", "captioner"]),
+    (["+dataset.synonyms.ten=[10]"], ["dataset.synonyms", "ten", "dataset.classes"]),
+    (["clip=nowhere"], ["clip=nowhere", "save_pretrained"]),
+    (["clip=embedded:digits/standard"], ["clip=embedded:digits/standard", "tokenizer"]),
+    (["captioner=digits/consensus", "captioner.captioners.blip.weights=/nowhere"], ["/nowhere", "safetensors"]),
+    (["captioner=digits/consensus", "captioner.scale=0"], ["captioner.scale=0", "(0, inf)"]),
     (["dataset.split=tests"], ["dataset.split=tests", "validation"]),
 ]
 

@@ -30,7 +30,7 @@ def test_every_experiment_passes_a_dry_check_at_paper_scale_without_weights(name
     assert cell["dataset_name"] != "digits"
     text = dry(cell)
     assert text.startswith(f"{name}: ")
-    assert "checkpoints/" in text.split("missing here")[1], "the paper's weights are not here, and it says so"
+    assert "data" in text.split("missing here")[1], "the paper's images are not here, and it says so"
 
 
 @pytest.mark.parametrize("name", PAPERS)

@@ -28,6 +28,8 @@ def test_every_attack_runs_against_lgap_and_shows_its_view(tmp_path, attack):
     assert summary["view_name"] in ("none", "blind", "bpda", "full", "caption", "query")
     assert ("as_published" in summary) == attack.startswith(("apgd", "autoattack"))
     assert (summary["mean_linf"] == 0) == (attack == "none")
+    assert 0 < summary["attacked_caption_bleu"] <= summary["attacked_caption_rouge"] <= 100
+    assert ("attacked_caption_target" in summary) == attack.endswith(("_nearest", "_unrelated"))
 
 
 @pytest.mark.parametrize("attack", ["autoattack_standard", "apgd_ce"])
@@ -50,6 +52,7 @@ def test_every_other_purifier_runs_under_its_exact_gradient(tmp_path, purifier):
         ("oracle", "handwritten"),
         ("wrong", "handwritten"),
         ("digits/blip", "strokes"),
+        ("digits/consensus", "strokes"),
     ],
 )
 def test_every_caption_source_says_what_it_should(tmp_path, captioner, says):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lgap_bench.attack import loss as losses
-from lgap_bench.attack.problem import Estimate, Problem, estimate
+from lgap_bench.attack.problem import Estimate, Problem, aim_captions, estimate
 from lgap_bench.attack.select import Worst, damage
 from lgap_bench.fraction import fraction
 from lgap_bench.noise import derive
@@ -30,6 +30,8 @@ class PGD:
         target: `null` for untargeted; `random` (a wrong class by seed and sample) or `runner_up`.
         class_weight: weight of the classification loss; 0 for attacks on the caption alone.
         caption_weight: weight of the captioner's teacher-forced loss on the true caption.
+        caption_target: `null` raises that loss; `nearest` and `unrelated` lower the loss on another sentence instead, see
+            `problem.aim_captions`.
         keep: `best` (deterministic view: the first wrong or highest-loss iterate; randomized: chosen on select draws
             among the two iterates of highest EOT loss and the last) or `last` (as torchattacks does).
         eot: `mean` averages the draws' gradients; `sign_vote` their signs, as LGAP's release does.
@@ -47,6 +49,7 @@ class PGD:
     target: str | None = None
     class_weight: float = 1.0
     caption_weight: float = 0.0
+    caption_target: str | None = None
     keep: str = "best"
     eot: str = "mean"
     select_draws: int = 8
@@ -58,13 +61,17 @@ class PGD:
             "loss": ("cross_entropy", "margin", "dlr"),
             "keep": ("best", "last"),
             "eot": ("mean", "sign_vote"),
+            "caption_target": (None, "nearest", "unrelated"),
         }
         for key, choices in known.items():
             if getattr(self, key) not in choices:
-                raise ValueError(f"attack.{key}={getattr(self, key)} is not known: use one of {', '.join(choices)}")
+                raise ValueError(
+                    f"attack.{key}={getattr(self, key)} is not known: use one of {', '.join(map(str, choices))}"
+                )
 
     def __call__(self, problem: Problem) -> Tensor:
         """Attacked images (B, C, H, W), inside the threat's ball."""
+        problem = aim_captions(problem, self.caption_target)
         chosen = _Worst.of(problem, self.select_draws)
         targets = self._targets(problem)
         for restart in range(self.restarts):

@@ -27,7 +27,10 @@ class Problem:
         threat: norm and budget.
         seed: the cell's seed.
         captions: the true caption of each image, for caption attacks.
-        published: attacks that reproduce a library's own count write it here, name -> (B,) bool.
+        class_captions: the true caption of every class, and `unrelated`, a sentence about none: targets of such attacks.
+        caption_aims: the sentence that a targeted caption attack leads each image to; empty: away from the true one.
+        published: what an attack adds to the record, name -> (B,): a library's own count, bool; the class that a targeted
+            caption attack aims at, int.
     """
 
     view: View
@@ -37,6 +40,9 @@ class Problem:
     threat: Threat
     seed: int
     captions: list[str] = field(default_factory=list)
+    class_captions: tuple[str, ...] = ()
+    unrelated: str | None = None
+    caption_aims: list[str] = field(default_factory=list)
     published: dict[str, Tensor] = field(default_factory=dict)
 
     def stream(self, role: str) -> Stream:
@@ -47,8 +53,10 @@ class Problem:
         """The same problem for some of the samples, with a `published` of its own."""
         rows = list(index)
         captions = [self.captions[i] for i in rows] if self.captions else []
+        aims = [self.caption_aims[i] for i in rows] if self.caption_aims else []
         ids = tuple(self.ids[i] for i in rows)
-        return replace(self, x=self.x[rows], y=self.y[rows], ids=ids, captions=captions, published={})
+        part = replace(self, x=self.x[rows], y=self.y[rows], ids=ids, captions=captions, caption_aims=aims)
+        return replace(part, published={})
 
 
 @dataclass(frozen=True)
@@ -73,8 +81,9 @@ def estimate(
     """Expectation over transformation (Athalye et al. 2018): mean loss and gradient at x over the draws of `noise`.
 
     Draws are batched: draws * B rows in passes of at most `view.max_rows`. The caption is observed once for x. With
-    `caption_weight` c > 0 the loss gains c * -log p(true caption | x), the captioner's teacher-forced loss. With `vote`
-    the draws' gradients count by their signs alone, so that the step goes where most draws point.
+    `caption_weight` c > 0 the loss gains c times the caption term: -log p(true caption | x), the captioner's
+    teacher-forced loss, or where the problem has caption aims log p(aim | x). With `vote` the draws'
+    gradients count by their signs alone, so that the step goes where most draws point.
     Raises FloatingPointError naming the sample if the gradient is not finite: a crash is never scored as robust.
     """
     view, draws = problem.view, len(noise) // len(x)
@@ -105,14 +114,45 @@ def estimate(
 
 
 def caption_term(problem: Problem, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Loss (B,) of the captioner on the true captions, and its gradient."""
+    """Loss (B,) of the captioner on the true captions, or minus its loss on the caption aims, and its gradient."""
+    captioner, aims = _attackable(problem), problem.caption_aims
+    x = x.detach().requires_grad_(True)
+    with torch.enable_grad():
+        value = captioner.loss(problem.view.defense.cast(x), aims or problem.captions).to(x.dtype)
+        value = -value if aims else value
+        (gradient,) = torch.autograd.grad(value.sum(), x)
+    return value.detach(), gradient
+
+
+@torch.no_grad()
+def aim_captions(problem: Problem, caption_target: str | None) -> Problem:
+    """The problem with the sentences that a targeted caption attack leads to, decided once, on the clean images.
+
+    Args:
+        caption_target: null leaves the problem untargeted; `nearest` is the true caption of the wrong class that the
+            captioner finds most likely on the clean image; `unrelated` is the data set's sentence about no class.
+
+    Writes `caption_target_label` to `problem.published`: the class (B,), or -1 where the target is no class.
+    """
+    if caption_target is None:
+        return problem
+    if caption_target == "unrelated":
+        if problem.unrelated is None:
+            raise ValueError("attack.caption_target=unrelated needs a sentence: set dataset.unrelated")
+        problem.published["caption_target_label"] = torch.full_like(problem.y, -1)
+        return replace(problem, caption_aims=[problem.unrelated] * len(problem.x))
+    captioner, x = _attackable(problem), problem.view.defense.cast(problem.x)
+    each = torch.stack([captioner.loss(x, [caption] * len(x)) for caption in problem.class_captions], dim=1)
+    labels = each.scatter(1, problem.y[:, None], torch.inf).argmin(1)
+    problem.published["caption_target_label"] = labels
+    return replace(problem, caption_aims=[problem.class_captions[k] for k in labels.tolist()])
+
+
+def _attackable(problem: Problem) -> Any:
+    """The purifier's captioner, which has to have a loss."""
     captioner: Any = problem.view.defense.purifier.captioner
     if captioner is None or not hasattr(captioner, "loss"):
         raise ValueError(
             "attack.caption_weight > 0 needs a purifier with a captioner that can be attacked: use purifier=lgap with a BLIP captioner"
         )
-    x = x.detach().requires_grad_(True)
-    with torch.enable_grad():
-        value = captioner.loss(problem.view.defense.cast(x), problem.captions).to(x.dtype)
-        (gradient,) = torch.autograd.grad(value.sum(), x)
-    return value.detach(), gradient
+    return captioner

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -18,6 +19,8 @@ class DataSet:
         ids: (N,) int64, the image's index in the whole data set: the key of its noise, the same in every split.
         classes: one word or phrase per label.
         caption: template with one `{label}`, the true caption of an image whose class is known.
+        synonyms: class name -> other words or phrases that count as naming it in a caption.
+        unrelated: a sentence about none of the classes, for targeted caption attacks.
     """
 
     name: str
@@ -27,6 +30,8 @@ class DataSet:
     ids: Tensor
     classes: tuple[str, ...]
     caption: str
+    synonyms: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    unrelated: str | None = None
 
     def __post_init__(self) -> None:
         bad = ((self.labels < 0) | (self.labels >= len(self.classes))).nonzero().flatten().tolist()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,13 @@ TEST_IDS = 50_000  # ids count on from the training images, so that no test imag
 
 
 def cifar(
-    root: str, classes: Sequence[str], caption: str = "a photo of a {label}", split: str = "test", kind: int = 10
+    root: str,
+    classes: Sequence[str],
+    caption: str = "a photo of a {label}",
+    split: str = "test",
+    kind: int = 10,
+    synonyms: Mapping[str, Sequence[str]] | None = None,
+    unrelated: str | None = None,
 ) -> DataSet:
     """One split, (n, 3, 32, 32) in [0, 1].
 
@@ -40,7 +46,7 @@ def cifar(
     images = torch.from_numpy(data.data[index]).permute(0, 3, 1, 2).float().div(255).contiguous()
     labels = torch.tensor(data.targets)[index]
     ids = torch.from_numpy(index) + (TEST_IDS if split == "test" else 0)
-    return DataSet(f"cifar{kind}", split, images, labels, ids, tuple(classes), caption)
+    return DataSet(f"cifar{kind}", split, images, labels, ids, tuple(classes), caption, synonyms or {}, unrelated)
 
 
 def indices(split: str) -> np.ndarray:

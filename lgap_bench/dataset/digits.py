@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import gzip
 import importlib.util
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -59,15 +60,16 @@ def digits(
     split: str = "test",
     classes: tuple[str, ...] = CLASSES,
     caption: str = "a photo of a handwritten {label}",
+    synonyms: Mapping[str, Sequence[str]] | None = None,
+    unrelated: str | None = None,
 ) -> DataSet:
     """One split of the digits, (n, 3, 32, 32) in [0, 1]."""
     indices = split_indices(split)
     images, labels = _load()
     padded = np.pad(images[indices], ((0, 0), (2, 2), (2, 2)))
     pixels = torch.from_numpy(padded).float().div(255)[:, None].expand(-1, 3, -1, -1).contiguous()
-    return DataSet(
-        "digits", split, pixels, torch.from_numpy(labels[indices]), torch.from_numpy(indices), tuple(classes), caption
-    )
+    shown, ids = torch.from_numpy(labels[indices]), torch.from_numpy(indices)
+    return DataSet("digits", split, pixels, shown, ids, tuple(classes), caption, synonyms or {}, unrelated)
 
 
 def stroke_words(images: Tensor) -> list[str]:

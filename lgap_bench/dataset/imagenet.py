@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,8 @@ def imagenet(
     data_seed: int = 0,
     resize: int = 256,
     crop: int = 224,
+    synonyms: Mapping[str, Sequence[str]] | None = None,
+    unrelated: str | None = None,
 ) -> DataSet:
     """`subset` images of `root/<synset>/*`, short side resized to `resize` (bilinear), centre crop, in [0, 1].
 
@@ -55,5 +58,6 @@ def imagenet(
     images = torch.empty(subset, 3, crop, crop)
     for row, place in enumerate(chosen):
         images[row] = transform(Image.open(files[place][0]).convert("RGB"))
+    ids = torch.from_numpy(chosen)
     labels = torch.tensor([files[place][1] for place in chosen])
-    return DataSet("imagenet", split, images, labels, torch.from_numpy(chosen), tuple(words), caption)
+    return DataSet("imagenet", split, images, labels, ids, tuple(words), caption, synonyms or {}, unrelated)

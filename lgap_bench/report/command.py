@@ -9,6 +9,7 @@ from typing import Any
 
 from lgap_bench.record import records
 from lgap_bench.report import language, paper
+from lgap_bench.report.captions import print_tables
 from lgap_bench.report.table import COLUMNS, MORE, as_markdown, as_text, grouped, merge, name_differences, write_csv
 
 KEYS = ("table", "dataset", "outputs")
@@ -24,13 +25,14 @@ def main() -> None:
     parser.add_argument("--outputs", type=Path, default=Path("outputs"))
     parser.add_argument("--csv", type=Path, help="also write the table, with more columns, to this file")
     parser.add_argument("--markdown", action="store_true", help="print a Markdown table")
+    parser.add_argument("--captions", action="store_true", help="what the attacks did to the captions, instead")
     arguments = parser.parse_args()
     keys = _keys(arguments.keys)
     outputs = Path(keys.get("outputs", arguments.outputs))
     if "table" in keys:
         _paper(keys["table"], outputs, keys.get("dataset"), arguments.markdown)
     else:
-        _all(outputs, arguments.csv, arguments.markdown)
+        _all(outputs, arguments.csv, arguments.markdown, arguments.captions)
 
 
 def _keys(texts: Sequence[str]) -> dict[str, str]:
@@ -61,12 +63,14 @@ def _paper(name: str, outputs: Path, dataset: str | None, markdown: bool) -> Non
         print(f"{stem.with_suffix('.csv')}  {stem.with_suffix('.md')}\n")
 
 
-def _all(outputs: Path, csv: Path | None, markdown: bool) -> None:
+def _all(outputs: Path, csv: Path | None, markdown: bool, captions: bool) -> None:
     found = records(outputs)
     if not found:
         raise ValueError(
             f"outputs={outputs}: no finished record in {outputs / 'records'}: run a cell first, `lgap-bench run`"
         )
+    if captions:
+        return print_tables(found, markdown, csv)
     groups = grouped(found)
     rows = [merge(group) for group in groups]
     name_differences(rows, [group[0].identity() for group in groups])

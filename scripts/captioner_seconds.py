@@ -1,0 +1,41 @@
+"""Seconds per image of captioners on the digits' test images, one thread: `captioner_seconds.py digits/blip digits/consensus`."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from lgap_bench.cell import part
+from lgap_bench.dataset.digits import digits
+from lgap_bench.run import CONF
+
+IMAGES, REPEATS = 32, 5  # one chunk; the fastest of the repeats, since other work can only slow one down
+
+
+def main() -> None:
+    """Print one line per captioner: seconds for a caption, and for its loss with the gradient."""
+    torch.set_num_threads(1)
+    data = digits("test")
+    x, truths = data.images[:IMAGES], [data.true_caption(k) for k in data.labels[:IMAGES].tolist()]
+    for name in sys.argv[1:]:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            config = compose("config", [f"captioner={name}"]).captioner
+        captioner = part(OmegaConf.to_container(config, resolve=True))
+        spent: dict[str, list[float]] = {"caption": [], "loss": []}
+        for _ in range(REPEATS):
+            at = time.perf_counter()
+            captioner(x)
+            spent["caption"].append(time.perf_counter() - at)
+            moved, at = x.clone().requires_grad_(True), time.perf_counter()
+            torch.autograd.grad(captioner.loss(moved, truths).sum(), moved)
+            spent["loss"].append(time.perf_counter() - at)
+        said, lost = (min(times) / IMAGES for times in spent.values())
+        print(f"{name}: {1000 * said:.2f} ms per caption, {1000 * lost:.2f} ms per loss and gradient")
+
+
+if __name__ == "__main__":
+    main()
