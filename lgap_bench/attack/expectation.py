@@ -83,8 +83,18 @@ class Expectation:
 
     # What Square calls.
     def margin_and_loss(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Margin as its loss; the margin by which it would stop stays positive, so that no lucky draw ends a sample."""
-        margin = torch.stack([losses.margin(each, y) for each in self._query(x, self.draws)]).mean(0)
+        """Mean margin as Square's loss, over the same draws at every query.
+
+        The search keeps the lowest loss that it has seen and never measures it again: with fresh draws one lucky query
+        would turn every later one away. The margin by which it would stop stays positive, so that no draw ends a sample.
+        """
+        self.calls += 1
+        noise = self.problem.stream("attack").draws(self.draws, self.member, 0)
+        logits = self.problem.view.query(x.to(self.problem.x.dtype), noise).float()
+        margin = torch.stack([losses.margin(each, y) for each in logits]).mean(0)
+        if not bool(torch.isfinite(margin).all()):
+            first = self.problem.ids[int((~torch.isfinite(margin)).nonzero()[0])]
+            raise FloatingPointError(f"the logits of sample {first} are not finite")
         return torch.ones_like(margin), -margin
 
     def _query(self, x: Tensor, draws: int) -> Tensor:

@@ -138,7 +138,7 @@ class Square:
                 model, norm=NORMS[threat.norm], eps=threat.eps, n_queries=self.n_queries, p_init=self.p_init
             )
             if problem.view.randomized:
-                (run,) = expectation.square(search, _SameDraws(problem, self.draws, member=0))
+                (run,) = expectation.square(search, Expectation(problem, self.draws, member=0))
                 (found,) = run.candidates
             else:
                 search.init_hyperparam(model.start)
@@ -224,23 +224,6 @@ class _DeepFool(torchattacks.DeepFool):
             return True
         fresh = problem.stream("select").draws(self.confirm_draws, 1, self.model.calls)
         return bool((problem.view.query(image, fresh).argmax(-1) != problem.y).all())
-
-
-class _SameDraws(Expectation):
-    """Mean margins over the same draws at every query.
-
-    The search keeps the lowest loss that it has seen and never measures it again: with fresh draws one lucky query
-    would turn every later one away.
-    """
-
-    def margin_and_loss(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        self.calls = 0
-        margin, loss = super().margin_and_loss(x, y)
-        finite = torch.isfinite(loss)
-        if not bool(finite.all()):
-            first = self.problem.ids[int((~finite).nonzero()[0])]
-            raise FloatingPointError(f"the logits of sample {first} are not finite")
-        return margin, loss
 
 
 def _compared(problem: Problem, select_draws: int, *candidates: Tensor) -> Tensor:
