@@ -27,7 +27,7 @@ GOAL = 10.0
 def measure(settings: Settings) -> dict[str, Any]:
     """One process per cell, LGAP under a short blind PGD and few score draws, the same chunks; sizes in turns."""
     found: dict[int, list[dict[str, float]]] = {n: [] for n in settings.growth}
-    for _ in range(min(settings.repetitions, 3)):
+    for _ in range(min(settings.repetitions, 2)):
         for n in settings.growth:
             found[n].append(_process(settings, n))
     keys = ("ms_per_image", "cpu_ms_per_image", "peak_mib")

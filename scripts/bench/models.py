@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -55,18 +56,18 @@ def narrow(width: int) -> Size:
 
 
 def write(folder: Path, size: Size, seed: int = 0) -> dict[str, int]:
-    """Write `latent` and `blip` below the folder, as `save_pretrained` does; returns millions of weights by component."""
+    """Write `latent` and `blip` below the folder, as `save_pretrained` does; returns the number of weights by component."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         counts = _latent(folder / "latent", size) | _blip(folder / "blip", size)
     return counts
 
 
-def _latent(folder: Path, size: Size) -> dict[str, int]:
-    from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionImg2ImgPipeline, UNet2DConditionModel
-    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+def unet(size: Size) -> Any:
+    """The noise network; 859,520,964 weights at Stable Diffusion v1's size."""
+    from diffusers import UNet2DConditionModel
 
-    unet = UNet2DConditionModel(
+    return UNet2DConditionModel(
         sample_size=64,
         in_channels=4,
         out_channels=4,
@@ -78,7 +79,13 @@ def _latent(folder: Path, size: Size) -> dict[str, int]:
         attention_head_dim=size.heads,  # the number of heads, in Stable Diffusion v1's own configuration
         norm_num_groups=math.gcd(32, size.unet[0]),
     )
-    vae = AutoencoderKL(
+
+
+def vae(size: Size) -> Any:
+    """The autoencoder."""
+    from diffusers import AutoencoderKL
+
+    return AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * 4,
         up_block_types=("UpDecoderBlock2D",) * 4,
         block_out_channels=size.vae,
@@ -88,7 +95,13 @@ def _latent(folder: Path, size: Size) -> dict[str, int]:
         sample_size=512,
         scaling_factor=0.18215,
     )
-    text = CLIPTextModel(
+
+
+def text_model(size: Size) -> Any:
+    """The text encoder, 77 tokens long."""
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    return CLIPTextModel(
         CLIPTextConfig(
             vocab_size=size.words,
             hidden_size=size.cross,
@@ -103,6 +116,13 @@ def _latent(folder: Path, size: Size) -> dict[str, int]:
             pad_token_id=1,
         )
     )
+
+
+def _latent(folder: Path, size: Size) -> dict[str, int]:
+    from diffusers import DDIMScheduler, StableDiffusionImg2ImgPipeline
+    from transformers import CLIPTokenizer
+
+    parts = {"unet": unet(size), "vae": vae(size), "text_encoder": text_model(size)}
     # One token per letter: the prompt is padded to 77 tokens whatever it says, so the cost is the same.
     letters = "abcdefghijklmnopqrstuvwxyz0123456789"
     names = ["<|startoftext|>", "<|endoftext|>", *letters, *(f"{letter}</w>" for letter in letters)]
@@ -116,16 +136,14 @@ def _latent(folder: Path, size: Size) -> dict[str, int]:
         clip_sample=False,
     )
     StableDiffusionImg2ImgPipeline(
-        vae=vae,
-        text_encoder=text,
+        **parts,
         tokenizer=tokenizer,
-        unet=unet,
         scheduler=scheduler,
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
     ).save_pretrained(folder)
-    return {name: _weights(model) for name, model in (("unet", unet), ("vae", vae), ("text_encoder", text))}
+    return {name: _weights(model) for name, model in parts.items()}
 
 
 def _blip(folder: Path, size: Size) -> dict[str, int]:

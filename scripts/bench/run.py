@@ -37,7 +37,7 @@ def main() -> None:
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler's own notes
     import torch
 
-    from scripts.bench.settings import QUICK, ROOT, Settings
+    from scripts.bench.settings import QUICK, Settings
     from scripts.bench.table import markdown
     from scripts.bench.timing import machine
 

@@ -30,7 +30,7 @@ class Settings:
     threads: int = 1
     data: Path = ROOT.parent / "shared" / "data"
     repetitions: int = 5
-    pgd_n: int = 16
+    pgd_n: int = 8
     pgd_steps: int = 40
     bpda_n: int = 32
     bpda_steps: int = 40
@@ -39,7 +39,7 @@ class Settings:
     large_width: int = 96
     share_n: int = 64
     growth: tuple[int, ...] = (64, 1024)
-    growth_steps: int = 2
+    growth_steps: int = 1
     profile_n: int = 32
     profile_steps: int = 20
     cell: tuple[str, ...] = ()

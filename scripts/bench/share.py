@@ -46,7 +46,7 @@ class Inside:
 
 def measure(settings: Settings) -> dict[str, Any]:
     """LGAP under BPDA through `run_cell`, from the built models to the drawn grid; one whole cell per repetition."""
-    cells = [_once(settings) for _ in range(min(settings.repetitions, 3))]
+    cells = [_once(settings) for _ in range(min(settings.repetitions, 2))]
     shares = [cell["outside_percent"] for cell in cells]
     return {
         "title": f"Share of a cell outside purifier, classifier and captioner (LGAP, BPDA-{settings.bpda_steps}, n = {settings.share_n})",
