@@ -1,5 +1,6 @@
 """The benchmark: every part runs, says what it promises, and compares contestants that do the same work."""
 
+import copy
 import json
 import sys
 from dataclasses import replace
@@ -14,6 +15,7 @@ sys.path.insert(0, str(ROOT))
 from scripts.bench import growth, memory, models, plain_lgap, run, true_size  # noqa: E402
 from scripts.bench.bpda import _plain  # noqa: E402
 from scripts.bench.cells import built  # noqa: E402
+from scripts.bench.pgd import Counted  # noqa: E402
 from scripts.bench.settings import QUICK, Settings  # noqa: E402
 from scripts.bench.timing import race  # noqa: E402
 
@@ -69,6 +71,17 @@ def test_the_plain_script_and_ours_call_the_same_networks(report):
     assert found["timesteps"]["own"] == found["timesteps"]["plain script"]
     assert all(linf <= 48 / 255 + 1e-6 for linf in found["largest_linf"].values())
     assert found["accuracy"].keys() == {"plain script", "own", "own, last iterate"}
+
+
+def test_torchattacks_leaves_the_contestants_in_eval_mode(images):
+    """It puts a module that says it is training back into training mode, and batch statistics would judge the images."""
+    parts, cell = built(Settings(), "purifier=lgap", "attack=bpda")
+    defended = _plain(cell, parts.defense.classifier, "cpu")
+    counted = Counted(copy.deepcopy(parts.defense.classifier))
+    x, y = images(2, 32), torch.tensor([0, 1])
+    for model in (defended, counted):
+        plain_lgap.attack(model, x, y, eps=0.1, step=0.1, steps=1)
+        assert not any(module.training for module in model.modules())
 
 
 def test_the_plain_script_purifies_as_we_do():

@@ -90,6 +90,7 @@ def main() -> None:
     given = json.loads(sys.stdin.read())
     lists = {key: tuple(given[key]) for key in ("growth", "cell")}
     settings = Settings(**{**given, **lists, "data": Path(given["data"])})
+    cell(settings, 2)  # what a process sets up once is not what an image costs
     print(json.dumps(cell(settings, settings.growth[0])))
 
 

@@ -32,6 +32,7 @@ class Counted(nn.Module):
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model, self.calls, self.rows = model, 0, 0
+        self.eval()  # all of it: torchattacks gives a module that says it is training back in training mode
 
     def forward(self, x: Tensor) -> Tensor:
         self.calls, self.rows = self.calls + 1, self.rows + len(x)
@@ -89,11 +90,12 @@ def _budget(settings: Settings, x: Tensor, y: Tensor | None, eps: float) -> dict
         settings.device,
         warm=False,
     )
+    judge = _resnet(settings.device)  # that no contestant has touched
     return {
         **ran.figures(*((name, "torchattacks") for name in ran.wall if name != "torchattacks")),
         "counts": {name: found["counts"] for name, found in ran.results.items()},
-        "clean_accuracy": _accuracy(plain.model, x, y),
-        "accuracy": {name: _accuracy(plain.model, found["images"], y) for name, found in ran.results.items()},
+        "clean_accuracy": _accuracy(judge, x, y),
+        "accuracy": {name: _accuracy(judge, found["images"], y) for name, found in ran.results.items()},
         "largest_linf": {name: float((found["images"] - x).abs().max()) for name, found in ran.results.items()},
     }
 

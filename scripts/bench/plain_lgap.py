@@ -90,7 +90,8 @@ class Defended(nn.Module):
 
     def __init__(self, purify: Purify, classifier: nn.Module) -> None:
         super().__init__()
-        self.purify, self.classifier = purify, classifier.eval()
+        self.purify, self.classifier = purify, classifier
+        self.eval()  # all of it: torchattacks gives a module that says it is training back in training mode
 
     def forward(self, x: Tensor) -> Tensor:
         return self.classifier(Identity.apply(x, self.purify))
