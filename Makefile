@@ -7,12 +7,13 @@ ZOO := lgap_bench/zoo/digits
 
 PAPER ?= lgap
 
-.PHONY: help install demo tables tables-slow test lint lock zoo zoo-figures wheel clean
+.PHONY: help install demo tables tables-slow test lint bench lock zoo zoo-figures wheel clean
 
 help:
 	@echo "make demo   LGAP against ever better attackers, in miniature (about two minutes after the install)"
 	@echo "make tables PAPER=lgap   every table of a paper, in miniature (about a quarter of an hour)"
 	@echo "make test   the test suite        make lint   ruff and mypy"
+	@echo "make bench  what it costs, beside plain scripts (about twenty minutes): outputs/bench/bench.md"
 	@echo "make zoo    train the miniature's weights anew (under an hour of CPU)"
 	@echo "make lock   pin every dependency with hashes in requirements.lock"
 
@@ -46,6 +47,10 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# Contestants in turns, one thread each; `BENCH="--parts bpda --repetitions 3"` for less, `BENCH=--quick` to try it out.
+bench: install
+	$(BIN)/python scripts/bench/run.py $(BENCH)
 
 # No uv.lock: it names download hosts. Hashes pin the content wherever it is downloaded from.
 lock:

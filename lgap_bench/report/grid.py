@@ -54,6 +54,7 @@ def _draw(
     shown = min(columns, len(pictures["clean"]))
     axes = place.subgridspec(len(rows), columns, hspace=0.62, wspace=0.12).subplots(squeeze=False)
     for axis in axes.flat:
+        axis.set(xticks=[], yticks=[])  # ticks that are hidden would still be measured: half of the time
         axis.axis("off")
     for r, (picture, name, column) in enumerate(rows):
         axes[r, 0].text(

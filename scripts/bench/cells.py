@@ -1,0 +1,36 @@
+"""Cells as the command composes them, built for a benchmark that calls their parts itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
+
+from lgap_bench.attack.problem import Problem
+from lgap_bench.cell import Parts, build, resolve
+from lgap_bench.run import CONF, _settings
+from scripts.bench.settings import Settings
+
+
+def composed(settings: Settings, *overrides: str) -> DictConfig:
+    """The config of a cell: `overrides` as on the command line, on the benchmark's device and threads."""
+    given = [f"device={settings.device}", f"threads={settings.threads}", *overrides]
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("config", given, return_hydra_config=True)
+
+
+def built(settings: Settings, *overrides: str) -> tuple[Parts, dict[str, Any]]:
+    """A cell's parts on their device, and its resolved config."""
+    cfg = composed(settings, *overrides)
+    cell = resolve(cfg, cfg.hydra.runtime.choices)
+    _settings(cell)
+    return build(cell, settings.device), cell
+
+
+def problem(parts: Parts, cell: dict[str, Any], n: int) -> Problem:
+    """The first n images of the cell's data set, as `evaluate` hands them to an attack."""
+    data = parts.dataset
+    x, y = (rows[:n].to(next(parts.defense.parameters()).device) for rows in (data.images, data.labels))
+    captions = [data.true_caption(k) for k in y.tolist()]
+    return Problem(parts.view, x, y, tuple(data.ids[:n].tolist()), parts.threat, cell["seed"], captions)
