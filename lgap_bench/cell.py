@@ -34,7 +34,7 @@ def resolve(cfg: DictConfig, choices: Mapping[str, str]) -> dict[str, Any]:
     for group in (*GROUPS, *STAGES):
         cell[f"{group}_name"] = choices[group]
     for stage in STAGES:
-        if cell[stage]["images"] is None:  # the choice `none`
+        if "_target_" not in cell[stage]:  # the choice `none`
             cell[stage] = None
     cell["experiment_name"] = experiment(choices)
     captioner = cell["purifier"].get("captioner")
@@ -70,18 +70,36 @@ def identity(cell: dict[str, Any], device_class: str) -> dict[str, Any]:
 
 
 def stage_identity(cell: Mapping[str, Any], name: str, device_class: str) -> dict[str, Any]:
-    """All that can change a stage's weights (`train`, `finetune`) or the images it trains on (`purified`)."""
-    dataset = {key: value for key, value in cell["dataset"].items() if key != "split"}
-    parts: dict[str, Any] = {"stage": name, "dataset": dataset, "dtype": cell["dtype"], "tf32": cell["tf32"]}
+    """All that can change a stage's weights (`train`, `finetune`) or the images it trains on (`purified`).
+
+    What only evaluation looks at (the split, captions and synonyms of the data set) is no part of it, nor the dtype where
+    nothing is purified: classifiers are trained in float32.
+    """
+    dataset = {key: value for key, value in cell["dataset"].items() if key not in ("split", "caption", "synonyms")}
+    parts: dict[str, Any] = {"stage": name, "dataset": dataset, "tf32": cell["tf32"]}
     if name == "purified":
         parts["batch"] = cell["finetune"]["batch"]
     else:
-        parts |= {"classifier": cell["classifier"], "train": cell["train"]}
+        parts |= {"classifier": cell["classifier"], "train": _recipe(cell["train"])}
     if name == "finetune":
-        parts["finetune"] = cell["finetune"]
+        parts["finetune"] = _recipe(cell["finetune"])
     if name == "purified" or (name == "finetune" and cell["finetune"]["images"] == "purified"):
-        parts["purifier"] = cell["purifier"]
+        parts |= {"purifier": at_split(cell["purifier"], "train"), "dtype": cell["dtype"]}
     return {**_fingerprinted(parts), **_machine(device_class)}
+
+
+def _recipe(recipe: dict[str, Any] | None) -> dict[str, Any] | None:
+    """A recipe without what clean images do not need."""
+    if recipe is None or recipe["images"] == "purified":
+        return recipe
+    return {key: value for key, value in recipe.items() if key not in ("copies", "batch")}
+
+
+def at_split(node: Any, split: str) -> Any:
+    """A config whose nested data sets (the caption sources that read labels) are turned to another split."""
+    if not isinstance(node, dict):
+        return node
+    return {key: split if key == "split" else at_split(child, split) for key, child in node.items()}
 
 
 def _machine(device_class: str) -> dict[str, Any]:
@@ -132,16 +150,18 @@ def build(cell: dict[str, Any], device: str, device_class: str, quiet: bool = Fa
     from lgap_bench.finetune.stage import trained
 
     dtype = getattr(torch, cell["dtype"])
+    # What can fail quickly is built before a classifier is trained for hours.
+    dataset, attack, threat = (part(cell[key]) for key in ("dataset", "attack", "threat"))
     classifier = trained(cell, part(cell["classifier"]), device, device_class, quiet)
     defense = Defense(part(cell["purifier"]), classifier).to(device=device, dtype=dtype)
     # A memory layout: the convolutions' backward pass takes a fifth less time.
     defense = defense.to(memory_format=torch.channels_last)
     return Parts(
-        dataset=part(cell["dataset"]),
+        dataset=dataset,
         defense=defense,
-        attack=part(cell["attack"]),
+        attack=attack,
         view=part(cell["view"], defense=defense, max_rows=cell["max_rows"]),
-        threat=part(cell["threat"]),
+        threat=threat,
         clip=_clip(cell.get("clip"), device),
     )
 

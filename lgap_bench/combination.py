@@ -56,7 +56,7 @@ def _combinations(cell: dict[str, Any]) -> None:
 
 
 def _stages(cell: dict[str, Any]) -> None:
-    classifier, train, finetune = cell["classifier"], cell["train"], cell["finetune"]
+    classifier, train = cell["classifier"], cell["train"]
     purified = [name for name in STAGES if cell[name] is not None and cell[name]["images"] == "purified"]
     if purified and cell["purifier_name"] == "none":
         raise ValueError(
@@ -73,12 +73,20 @@ def _stages(cell: dict[str, Any]) -> None:
         raise ValueError(
             f"train={cell['train_name']} starts from scratch, and classifier={cell['classifier_name']} has weights: use finetune=..., or classifier={cell['dataset_name']}/scratch"
         )
-    available = cell["dataset"].get("sizes", {}).get("train")
-    for recipe in (train, finetune):
-        if recipe is not None and recipe["n"] is not None and available is not None and recipe["n"] > available:
+    sizes = cell["dataset"].get("sizes", {})
+    for name in STAGES:
+        if cell[name] is None:
+            continue
+        if "train" not in sizes:
             raise ValueError(
-                f"n={recipe['n']} training images are more than the {available} of dataset={cell['dataset_name']}: lower it or use null for all"
+                f"{name}={cell[f'{name}_name']}: dataset={cell['dataset_name']} has no training images, use {name}=none"
             )
+        if (cell[name]["n"] or 0) > sizes["train"]:
+            raise ValueError(
+                f"{name}.n={cell[name]['n']} is more than the {sizes['train']} training images of dataset={cell['dataset_name']}: lower it or use null for all"
+            )
+        if not isinstance(cell[name]["milestones"], list):
+            raise ValueError(f"{name}.milestones={cell[name]['milestones']} is no list: write [60, 120]")
 
 
 def _caption_target(cell: dict[str, Any]) -> None:

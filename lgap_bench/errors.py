@@ -12,6 +12,8 @@ USERS = (ValueError, OSError, HydraException, OmegaConfBaseException)
 
 def is_users(error: BaseException) -> bool:
     """Whether the user can mend this error; anything else is our bug and keeps its traceback."""
+    if type(error).__name__ == "OutOfMemoryError":  # torch's, which is not imported here
+        return True
     if type(error).__name__ == "InstantiationException":
         return isinstance(error.__cause__, USERS)
     return isinstance(error, USERS)
@@ -22,6 +24,8 @@ def sentence(error: BaseException) -> str:
     while type(error).__name__ == "InstantiationException" and error.__cause__ is not None:
         error = error.__cause__
     text = " ".join(str(error).split("Config search path")[0].split())
+    if type(error).__name__ == "OutOfMemoryError":
+        text = f"out of memory ({text.split('. ')[0]}): lower max_rows (rows in one pass) or chunk, or set prior.recompute=true"
     if "Could not override" in text:
         text += ": see `lgap-bench run --help` for groups and `lgap-bench run --cfg job` for keys"
     if isinstance(error, OSError) and error.errno in (

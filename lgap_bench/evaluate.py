@@ -59,6 +59,11 @@ def _agree(parts: Parts, cell: dict[str, Any], device: str) -> None:
     x = parts.dataset.images[:1].to(device=device, dtype=_image_dtype(cell))
     ids = parts.dataset.ids[:1].tolist()
     first, second = (defense(x, streams(seed, ids)["select"].draws()) for seed in (0, 1))
+    if not bool(torch.isfinite(first).all()):
+        raise ValueError(
+            f"purifier={cell['purifier_name']}, classifier={cell['classifier_name']}: logits of sample {ids[0]} are not "
+            "finite: try dtype=float32 or milder settings"
+        )
     if first.shape[-1] != len(parts.dataset.classes):
         raise ValueError(
             f"classifier={cell['classifier_name']} has {first.shape[-1]} classes, dataset={cell['dataset_name']} has "

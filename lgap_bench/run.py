@@ -65,7 +65,9 @@ def run_cell(cfg: DictConfig, choices: Mapping[str, str], overrides: Sequence[st
         writable(record.folder, "outputs")
         title = f"{cell['purifier_name']} under {cell['attack_name']}"
         with locked(Path(cell["outputs"]), record.folder.name, title):
-            if not record.complete:  # another job may have measured it while this one waited
+            if record.complete:  # another job measured it while this one waited
+                _answer(record, cell)
+            else:
                 _measure(cell, named, record, device, device_class, quiet)
     if cell["experiment_name"]:
         record.asked(cell["experiment_name"], list(overrides))

@@ -13,12 +13,11 @@ from safetensors.torch import load_file
 from torch import nn
 
 from lgap_bench import CONF
-from lgap_bench.cell import identity, resolve, stage_identity
+from lgap_bench.cell import at_split, identity, resolve, stage_identity
 from lgap_bench.dataset.digits import digits
 from lgap_bench.finetune.fit import fit
 from lgap_bench.finetune.images import Images, purified
 from lgap_bench.finetune.recipe import Recipe, augmented
-from lgap_bench.finetune.stage import at_split
 from lgap_bench.purifier.controls import Downsample
 from lgap_bench.run import run_cell
 
@@ -129,7 +128,6 @@ def test_a_killed_training_resumes_to_the_same_weights(tmp_path):
         fit(Toy(), colours(64, 1), colours(40, 2), recipe, killed, "finetune", "cpu", die)
     assert (killed / "state.pt").exists()
     fitted(killed, epochs=4, augment="shift")
-    assert not (killed / "state.pt").exists()
     for name, tensor in load_file(whole / "model.safetensors").items():
         assert torch.equal(tensor, load_file(killed / "model.safetensors")[name]), name
 
@@ -155,10 +153,10 @@ def test_purified_images_are_the_purifiers_and_a_resume_computes_only_what_is_mi
             return super().forward(x, noise, observed)
 
     def call(n):
-        return purified(data, Counting(16), tmp_path, {"purifier": 1}, n, 2, 4, "cpu", silent)
+        return purified(data, lambda: Counting(16), tmp_path, {"purifier": 1}, n, 2, 4, 3, "cpu", silent)
 
     first = call(10)
-    assert asked == [4, 4, 2] * 2
+    assert asked == [3, 1, 3, 1, 2] * 2, "files of 4, passes of at most 3"
     expected = Downsample(16)(data.images[:10], None).mul(255).round().byte()
     assert torch.equal(first.pixels, torch.stack([expected, expected]))
     assert torch.equal(first.labels, data.labels[:10])
@@ -166,14 +164,23 @@ def test_purified_images_are_the_purifiers_and_a_resume_computes_only_what_is_mi
     (tmp_path / "train-00-000000.npy").write_bytes(b"cut off")
     asked.clear()
     assert torch.equal(call(10).pixels, first.pixels)
-    assert asked == [4, 4]
+    assert asked == [3, 1, 3, 1]
+    asked.clear()
+    purified(
+        data, None, tmp_path, {"purifier": 1}, 10, 2, 4, 3, "cpu", silent
+    )  # nothing is missing: no purifier is built
 
 
 def test_purified_images_of_another_config_are_refused_by_name(tmp_path):
     data = digits("train")
-    purified(data, Downsample(16), tmp_path, {"purifier": {"size": 16}}, 4, 1, 4, "cpu", silent)
+    purified(data, lambda: Downsample(16), tmp_path, {"purifier": {"size": 16}}, 4, 1, 4, 4, "cpu", silent)
     with pytest.raises(ValueError, match=r"another config \(purifier.size differs\): delete this folder"):
-        purified(data, Downsample(8), tmp_path, {"purifier": {"size": 8}}, 4, 1, 4, "cpu", silent)
+        purified(data, lambda: Downsample(8), tmp_path, {"purifier": {"size": 8}}, 4, 1, 4, 4, "cpu", silent)
+    (tmp_path / "identity.json").unlink()  # images that do not say how they were made
+    with pytest.raises(ValueError, match=r"identity.json does not exist, so nothing says how they were made"):
+        purified(data, lambda: Downsample(8), tmp_path, {"purifier": {"size": 8}}, 4, 1, 4, 4, "cpu", silent)
+    with pytest.raises(ValueError, match=r"nowhere/identity.json does not exist"):
+        run(f"outputs={tmp_path}/out", *FEW, f"finetune.purified={tmp_path}/nowhere")
 
 
 def test_a_cell_trains_once_reuses_and_says_what_it_used(tmp_path):
@@ -239,9 +246,59 @@ def test_identities_follow_what_the_weights_depend_on():
         "captioner=empty": (True, True, True),
         "classifier=digits/adversarial": (True, False, True),
         "dataset.split=validation": (False, False, True),
+        "dataset.caption='this is {label}'": (False, False, True),
+        "dataset.synonyms={zero: [nought]}": (False, False, True),
         "finetune.purified=elsewhere": (False, False, False),
     }.items():
         assert tuple(a != b for a, b in zip(base, ids(override), strict=True)) == changed, override
+
+
+def test_training_from_scratch_does_not_hang_on_what_it_does_not_use():
+    def id_(*overrides):
+        cfg = composed("classifier=digits/scratch", "train=digits/adp", *overrides)
+        cell = resolve(cfg, cfg.hydra.runtime.choices)
+        return json.dumps(stage_identity(cell, "train", "cpu"), sort_keys=True)
+
+    for same in (
+        "dtype=bfloat16",
+        "train.copies=3",
+        "train.batch=9",
+        "purifier=none",
+        "dataset.split=validation",
+        "captioner=oracle",
+    ):
+        assert id_(same) == id_(), same
+    assert id_("train.lr=0.2") != id_()
+
+
+def test_the_captions_oracle_reads_for_evaluation_do_not_retrain():
+    def id_(split):
+        cfg = composed("captioner=oracle", "finetune=lgap", f"dataset.split={split}")
+        return json.dumps(stage_identity(resolve(cfg, cfg.hydra.runtime.choices), "finetune", "cpu"), sort_keys=True)
+
+    assert id_("test") == id_("validation")
+
+
+def test_weights_that_answer_nan_are_no_result(tmp_path):
+    class Silent(Toy):
+        def forward(self, x):
+            return super().forward(x) if self.training else super().forward(x) * (torch.nan if self.broken else 1)
+
+        broken = False
+
+    class Breaking(Silent):
+        def train(self, mode=True):
+            self.broken = mode or self.broken
+            return super().train(mode)
+
+    with pytest.raises(ValueError, match="a logit is not finite in epoch 1: no epoch was finished"):
+        fitted(tmp_path, model=Breaking())
+
+
+def test_a_damaged_state_is_named(tmp_path):
+    (tmp_path / "state.pt").write_bytes(b"cut off")
+    with pytest.raises(ValueError, match=r"state.pt is damaged: delete this file"):
+        fitted(tmp_path)
 
 
 def test_a_caption_source_that_reads_labels_reads_those_of_the_split_it_is_used_on():
@@ -254,11 +311,14 @@ REFUSED = [
     (["finetune=lgap", "purifier=none", "attack=pgd"], ["finetune=lgap", "purifier=none"]),
     (["finetune=lgap", "finetune.epochs=0"], ["finetune.epochs=0", "[1, inf)"]),
     (["finetune=lgap", "finetune.lr=0"], ["finetune.lr=0", "(0, 1000]"]),
-    (["finetune=lgap", "finetune.n=9999"], ["9999", "3500"]),
+    (["finetune=lgap", "finetune.n=9999"], ["finetune.n=9999", "3500"]),
     (["classifier=digits/scratch"], ["classifier=digits/scratch", "train=digits/adp"]),
     (["train=digits/adp"], ["train=digits/adp", "classifier=digits/standard", "classifier=digits/scratch"]),
     (["classifier=digits/scratch", "train=digits/adp", "train.images=purified"], ["train.images=purified"]),
     (["finetune=lgpa"], ["finetune/lgpa"]),
+    (["finetune=lgap", "finetune.milestones=3"], ["finetune.milestones=3", "[60, 120]"]),
+    (["finetune=lgap", "finetune.images=null"], ["finetune.images=None", "purified | clean"]),
+    (["dataset=imagenet", "finetune=lgap"], ["finetune=lgap", "dataset=imagenet", "no training images"]),
     (["experiment=lgap/table1/nothing"], ["lgap/table1/nothing"]),
 ]
 

@@ -6,14 +6,18 @@ import pickle
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 from torch import nn
 
+from lgap_bench import CONF
 from lgap_bench.attack.pgd import PGD
 from lgap_bench.attack.threat import Threat
 from lgap_bench.classifier import robustbench, torchvision, wide_resnet
 from lgap_bench.dataset.cifar import TEST_IDS, cifar, indices
 from lgap_bench.dataset.imagenet import imagenet
+from lgap_bench.errors import is_users, sentence
+from lgap_bench.metric.caption import names_label
 from lgap_bench.noise import streams
 from lgap_bench.purifier.base import Purifier
 from lgap_bench.purifier.lgap import LGAP, _released_range
@@ -191,3 +195,39 @@ def test_a_prompt_that_is_not_kept_is_taken_off_the_caption_and_given_to_the_los
     assert [f"a photo of {text}".strip() for text in bare(x)] == kept(x)
     truths = [f"a {word}" for word in ("handwritten one", "two", "handwritten three")][:count]
     torch.testing.assert_close(bare.loss(x, truths), kept.loss(x, [f"a photo of {text}" for text in truths]))
+
+
+def test_under_a_prompt_of_its_own_the_loss_asks_about_the_class_alone(make_blip, images):
+    kept, bare = make_blip("a photo of"), make_blip("a photo of")
+    bare.keep_prompt, bare.instead_of = False, "in strokes"
+    x = images(3, 32)
+    classes = ["handwritten one", "two", "handwritten three"]
+    expected = kept.loss(x, [f"a photo of {text}" for text in classes])
+    torch.testing.assert_close(bare.loss(x, [f"in strokes {text}" for text in classes]), expected)
+
+
+def test_a_page_that_was_saved_as_a_checkpoint_is_one_line(tmp_path):
+    file = tmp_path / "cifar10" / "Linf" / "Wong2020Fast.pt"
+    file.parent.mkdir(parents=True)
+    file.write_text("<html>too many requests</html>")
+    with pytest.raises(ValueError, match=r"is no RobustBench model Wong2020Fast .*download it again") as error:
+        robustbench.load("Wong2020Fast", "cifar10", str(file))
+    assert "\n" not in str(error.value)
+    with pytest.raises(ValueError, match="is no torchvision ResNet-50") as error:
+        torchvision.load(str(file))
+    assert "\n" not in str(error.value)
+
+
+def test_running_out_of_memory_is_the_users_to_mend():
+    error = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 40 GiB. More words.")
+    assert is_users(error)
+    assert "max_rows" in sentence(error)
+    assert "\n" not in sentence(error)
+
+
+@pytest.mark.parametrize("name", ["digits", "cifar10", "cifar100"])
+def test_the_unrelated_sentence_names_no_class(name):
+    cfg = yaml.safe_load((CONF / "dataset" / "cifar10.yaml").read_text()) if name == "cifar100" else {}
+    cfg |= yaml.safe_load((CONF / "dataset" / f"{name}.yaml").read_text())
+    for label in range(len(cfg["classes"])):
+        assert not names_label(cfg["unrelated"], label, cfg["classes"], cfg["synonyms"] or {}), cfg["classes"][label]

@@ -4,21 +4,24 @@ import csv
 import json
 
 import numpy as np
+import pytest
 from cells import lgap_bench
 
+from lgap_bench.cell import NUMERICS_VERSION
 from lgap_bench.record import Record
 from lgap_bench.report import paper
+from lgap_bench.report.language import attacks_of, figure, sweep
 from lgap_bench.report.table import grouped, merge, name_differences
 
 N, DRAWS = 4, 2
 
 
-def chunk(right, damage, natural=None):
+def chunk(right, damage, natural=None, failed=None):
     """Right or wrong per draw and image; the label is always 1."""
     right = np.asarray(right, bool)
     clean = np.ones_like(right) if natural is None else np.asarray(natural, bool)
     return {
-        "id": np.arange(N), "label": np.ones(N, int), "failed": np.zeros(N, bool), "seconds": np.asarray(1.0),
+        "id": np.arange(N), "label": np.ones(N, int), "failed": np.asarray(failed or [False] * N), "seconds": np.asarray(1.0),
         "clean_prediction": clean.astype(int), "attacked_prediction": right.astype(int),
         "clean_undefended": np.ones(N, int), "attacked_undefended": np.zeros(N, int),
         "attacked_damage": np.asarray(damage, float), "linf": np.zeros(N), "l2": np.zeros(N),
@@ -26,13 +29,27 @@ def chunk(right, damage, natural=None):
     }  # fmt: skip
 
 
-def record(outputs, name, right, damage, seed=0, experiment=None, overrides=(), finetune_seed=0, **more):
+def record(
+    outputs,
+    name,
+    right,
+    damage,
+    seed=0,
+    experiment=None,
+    overrides=(),
+    finetune_seed=0,
+    failed=None,
+    attack=None,
+    **more,
+):
     from lgap_bench.evaluate import summarise
 
     made = Record(outputs / "records" / f"{name}-{seed}")
-    identity = {"seed": seed, "attack": {"name": name}, "finetune": {"seed": finetune_seed}, **more}
+    n = next((int(text[2:]) for text in overrides if text.startswith("n=")), 64)
+    identity = {"seed": seed, "attack": {"name": attack or name}, "finetune": {"seed": finetune_seed}, "n": n, "threat": {"eps": "8/255"},
+                "numerics_version": NUMERICS_VERSION, **more}  # fmt: skip
     made.begin({"dataset": {"classes": ["zero", "one"]}}, identity)
-    chunks = [chunk(right, damage)]
+    chunks = [chunk(right, damage, failed=failed)]
     facts = {"id": made.folder.name, "n": N, "seed": seed, "norm": "linf", "eps": "8/255", "view": "full", "stages": {},
              "classes": ["zero", "one"], "purifier_name": "lgap", "classifier_name": "digits/standard", "attack_name": name,
              "view_name": "full", "dataset_name": "digits", "captioner_name": None, "threat_name": "digits/linf"}  # fmt: skip
@@ -75,8 +92,17 @@ def test_published_values_stand_beside_measured_ones_and_seeds_are_merged(tmp_pa
 def test_a_cell_asked_for_twice_counts_once(tmp_path):
     made = record(tmp_path, "pgd", ALL, [0] * N, 0, "lgap/table1/lgap", ["threads=1"])
     made.asked("lgap/table1/lgap", ["threads=2", "outputs=x"])
+    made.asked("lgap/table1/lgap", ["attack.steps=40"])  # the default, said aloud
     (line,) = lines(tmp_path, "LGAP")
-    assert line["seeds"] == 1
+    assert (line["seeds"], line["differs"]) == (1, None)
+
+
+def test_records_of_other_computations_are_never_merged_as_if_they_were_seeds(tmp_path):
+    record(tmp_path, "new", ALL, [0] * N, 0, "lgap/table1/lgap")
+    record(tmp_path, "old", NONE, [0] * N, 1, "lgap/table1/lgap", numerics_version=1)
+    record(tmp_path, "gpu", NONE, [0] * N, 2, "lgap/table1/lgap", device="an H200")
+    found = [(line["robust"], line["seeds"], line["differs"]) for line in lines(tmp_path, "LGAP")]
+    assert sorted(found, key=str) == [(0, 1, "numerics_version=1"), (0, 1, None), (100, 1, None)]
 
 
 def test_other_settings_are_another_line_that_says_so(tmp_path):
@@ -86,14 +112,20 @@ def test_other_settings_are_another_line_that_says_so(tmp_path):
         (100, None), (0, "attack.steps=10 n=4")]  # fmt: skip
 
 
-def test_training_seeds_have_a_spread_of_their_own(tmp_path):
+@pytest.mark.parametrize("more", [[], ["n=4"]], ids=str)
+def test_training_seeds_have_a_spread_of_their_own(tmp_path, more):
     for seed, right in enumerate((ALL, HALF, NONE)):
-        overrides = [f"finetune.seed={seed}"] if seed else []
-        record(tmp_path, f"s{seed}", right, [0] * N, 0, "lgap/table1/lgap", overrides, finetune_seed=seed)
-    spread = lines(tmp_path, "LGAP")[-1]
+        overrides = [*more, *([f"finetune.seed={seed}"] if seed else [])]
+        made = record(
+            tmp_path, f"s{seed}", right, [0] * N, 0, "lgap/table1/lgap", overrides, finetune_seed=seed, attack="pgd"
+        )
+        if seed == 0:
+            made.asked("lgap/table1/lgap", [*more, "finetune.seed=0"])  # said aloud as well: still one training
+    *single, spread = lines(tmp_path, "LGAP")
+    assert len(single) == 3
     assert spread["robust"] == 50
     assert spread["interval"] == "0.0-100.0"
-    assert "3 trainings" in spread["differs"]
+    assert "3 trainings (finetune.seed)" in spread["differs"]
 
 
 def test_the_worst_attack_is_chosen_on_select_draws_and_scored_on_score_draws(tmp_path):
@@ -108,7 +140,16 @@ def test_the_worst_attack_is_chosen_on_select_draws_and_scored_on_score_draws(tm
     assert line["attack"] == "worst of 2 (7 asked for)"
 
 
+def test_a_sample_that_failed_under_every_attack_is_left_out_and_one_that_failed_under_one_is_not(tmp_path):
+    record(tmp_path, "a", ALL, [0.9] * N, 0, "lgap/table1/lgap", failed=[True, True, False, False])
+    record(tmp_path, "b", NONE, [0.5] * N, 0, "lgap/beyond/full", failed=[True, False, False, False])
+    (line,) = lines(tmp_path, "worst attack per sample")
+    assert (line["failed"], line["status"]) == (1, "partial")
+    assert line["robust"] == pytest.approx(200 / 3), "image 1 by b (wrong), 2 and 3 by a (right), 0 by none"
+
+
 def test_the_worst_attack_never_mixes_runs_of_other_settings_or_seeds(tmp_path):
+    record(tmp_path, "d", NONE, [0.5] * N, 0, "lgap/beyond/caption", [], finetune_seed=3)
     record(tmp_path, "a", ALL, [0.9] * N, 0, "lgap/table1/lgap", ["n=4"])
     record(tmp_path, "b", NONE, [0.5] * N, 0, "lgap/beyond/full", [])
     record(tmp_path, "c", NONE, [0.5] * N, 7, "lgap/beyond/full_joint", ["n=4"])
@@ -152,3 +193,28 @@ def test_a_record_tells_who_asked(tmp_path):
     assert made.askers() == [{"experiment": "lgap/table1/lgap", "overrides": ["seed=0"]}]
     assert len(list((made.folder / "asked").iterdir())) == 1
     assert json.loads(next((made.folder / "asked").iterdir()).read_text())["experiment"] == "lgap/table1/lgap"
+
+
+def language(outputs, captions, strength, right, experiment, attack="pgd", **more):
+    name = f"{captions}-{strength}-{experiment}-{attack}".replace("/", "-")
+    made = record(
+        outputs, name, right, [0] * N, 0, f"lgap/language/{experiment}", purifier={"strength": strength}, **more
+    )
+    summary = json.loads((made.folder / "summary.json").read_text())
+    (made.folder / "summary.json").write_text(json.dumps({**summary, "captioner_name": captions}))
+    return made
+
+
+def test_the_ablation_of_language_has_every_attack_and_refuses_two_records_for_one_place(tmp_path):
+    experiments = [f"lgap/language/{name}" for name in ("blind", "bpda", "full")]
+    language(tmp_path, "empty", 0.5, NONE, "bpda")
+    language(tmp_path, "oracle", 0.5, ALL, "full")
+    language(tmp_path, "oracle", 0.5, HALF, "blind")
+    rows = sweep(experiments, tmp_path, "digits")
+    assert [(row["captions"], row.get("robust_blind"), row.get("robust_bpda"), row.get("robust_full")) for row in rows] == [
+        ("empty", None, 0, None), ("oracle", 50, None, 100)]  # fmt: skip
+    assert set(attacks_of(rows)) == {"blind", "bpda", "full"}
+    assert figure(rows, tmp_path / "figure.png").stat().st_size > 1000
+    language(tmp_path, "oracle", 0.5, ALL, "full", attack="stronger")
+    with pytest.raises(ValueError, match=r"both captions from oracle at strength 0.5"):
+        sweep(experiments, tmp_path, "digits")

@@ -70,6 +70,9 @@ class PGD:
                     f"attack.{key}={getattr(self, key)} is not known: use one of {', '.join(map(str, choices))}"
                 )
 
+        if self.eot == "sign_vote" and self.caption_weight:
+            raise ValueError("attack.eot=sign_vote counts signs, in which a caption term is lost: use attack.eot=mean")
+
     def __call__(self, problem: Problem) -> Tensor:
         """Attacked images (B, C, H, W), inside the threat's ball."""
         problem = aim_captions(problem, self.caption_target)

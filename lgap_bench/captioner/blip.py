@@ -21,6 +21,8 @@ class Blip(nn.Module):
         processor: its `BlipProcessor`: tokenizer, mean, std and size; resizing here is differentiable (bicubic).
         prompt: the sentence's beginning.
         keep_prompt: whether the prompt is part of the caption (BLIP's own code takes it off).
+        instead_of: beginning of true captions that the prompt stands for, so that the loss asks about the class alone and not
+            about the template's other words; used where the prompt is not kept.
         beams, min_length, max_length: of the search, lengths in new tokens.
     """
 
@@ -37,6 +39,7 @@ class Blip(nn.Module):
         min_length: int = 1,
         max_length: int = 20,
         keep_prompt: bool = True,
+        instead_of: str = "",
     ) -> None:
         super().__init__()
         self.model = model.eval().requires_grad_(False)
@@ -46,7 +49,7 @@ class Blip(nn.Module):
         self.register_buffer("std", torch.tensor(images.image_std).view(1, 3, 1, 1), persistent=False)
         self.size = (images.size["height"], images.size["width"])
         self.prompt, self.beams, self.min_length, self.max_length = prompt, beams, min_length, max_length
-        self.keep_prompt = keep_prompt
+        self.keep_prompt, self.instead_of = keep_prompt, instead_of
 
     @torch.no_grad()
     def forward(self, x: Tensor, noise: Noise | None = None) -> list[str]:
@@ -72,7 +75,7 @@ class Blip(nn.Module):
         ("... on a road") is no mistake. So is the prompt, which the captioner is given.
         """
         if not self.keep_prompt:
-            captions = [f"{self.prompt} {caption}" for caption in captions]
+            captions = [f"{self.prompt} {text.removeprefix(self.instead_of).strip()}" for text in captions]
         words = self.tokenizer(captions, return_tensors="pt", padding=True).to(x.device)
         ids, mask = words.input_ids.clone(), words.attention_mask
         ids[:, 0] = self.model.config.text_config.bos_token_id  # BLIP's decoder starts with [DEC]
@@ -102,6 +105,7 @@ def load(
     min_length: int = 1,
     max_length: int = 20,
     keep_prompt: bool = True,
+    instead_of: str = "",
 ) -> Blip:
     """BLIP from a folder written by `save_pretrained`: model, tokenizer and image processor."""
     from transformers import BlipForConditionalGeneration, BlipProcessor
@@ -109,4 +113,6 @@ def load(
     folder = weight_files.locate(weights)
     model = pretrained(BlipForConditionalGeneration, folder, weights)
     require_finite(model, weights)
-    return Blip(model, BlipProcessor.from_pretrained(folder), prompt, beams, min_length, max_length, keep_prompt)
+    return Blip(
+        model, BlipProcessor.from_pretrained(folder), prompt, beams, min_length, max_length, keep_prompt, instead_of
+    )

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
+import pickle
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from lgap_bench.attack import libraries
@@ -29,10 +32,11 @@ def load(name: str, dataset: str, file: str, threat_model: str = "Linf") -> nn.M
     from robustbench.utils import load_model
 
     try:
-        model = load_model(name, str(path.parents[2]), dataset, threat_model)
-    except (KeyError, RuntimeError, OSError) as error:
+        with torch.serialization.safe_globals([argparse.Namespace]):  # some checkpoints keep their training's arguments
+            model = load_model(name, str(path.parents[2]), dataset, threat_model)
+    except (KeyError, RuntimeError, OSError, pickle.UnpicklingError) as error:
         raise ValueError(
-            f"classifier.file={file} is no RobustBench model {name} ({error}): download it again"
+            f"classifier.file={file} is no RobustBench model {name} ({type(error).__name__}): download it again"
         ) from None
     require_finite(model, file)
     return model.eval()

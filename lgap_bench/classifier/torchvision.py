@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +36,10 @@ def load(file: str) -> ResNet50:
     model = ResNet50()
     try:
         model.model.load_state_dict(torch.load(Path(file).expanduser(), map_location="cpu", weights_only=True))
-    except (RuntimeError, OSError, AttributeError) as error:
-        raise ValueError(f"classifier.file={file} is no torchvision ResNet-50 ({error}): download it again") from None
+    except (RuntimeError, OSError, AttributeError, pickle.UnpicklingError) as error:
+        raise ValueError(
+            f"classifier.file={file} is no torchvision ResNet-50 ({type(error).__name__}): download it again"
+        ) from None
     require_finite(model, file)
     return model.eval()
 

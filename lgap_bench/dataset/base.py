@@ -40,7 +40,12 @@ class DataSet:
                 f"dataset={self.name}: label {int(self.labels[bad[0]])} of image {int(self.ids[bad[0]])} is not in "
                 f"[0, {len(self.classes) - 1}]: mend the label or add its class name to dataset.classes"
             )
-        if len({self.caption.replace("{label}", word) for word in self.classes}) < len(self.classes):
+        twice = sorted({word for word in self.classes if self.classes.count(word) > 1})
+        if twice:
+            raise ValueError(
+                f"dataset.classes: {twice[0]} stands there twice: tell the classes apart, e.g. crane (bird)"
+            )
+        if "{label}" not in self.caption:
             raise ValueError(f"dataset.caption={self.caption}: it needs the place {{label}} for the class name")
         if not bool(torch.isfinite(self.images).all()) or self.images.min() < 0 or self.images.max() > 1:
             raise ValueError(f"dataset={self.name}: images are not all in [0, 1]: divide bytes by 255")

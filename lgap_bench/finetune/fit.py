@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,8 +34,8 @@ def fit(
     """Train and leave the best epoch's weights in folder/model.safetensors; a killed call resumes at its last epoch.
 
     Batch order, augmentation and dropout of epoch e follow from (recipe.seed, e) alone, so a resumed training ends with
-    the same weights. Epoch 0 of the curve is the classifier before training; it is never chosen as the best.
-    Raises ValueError if loss or weights stop being finite; the best weights so far stay in the folder.
+    the same weights; whoever calls deletes folder/state.pt once the result is safe. Epoch 0 of the curve is the classifier before training; it is never chosen as the best.
+    Raises ValueError if loss, weights or logits stop being finite; the best weights so far stay in the folder.
     """
     model.to(device).requires_grad_(True)
     optimizer = recipe.optimizer_of(model)
@@ -45,6 +46,7 @@ def fit(
     for epoch in range(len(progress.curve) - 1, recipe.epochs):
         try:
             loss = _epoch(model, optimizer, train, recipe, epoch, device)
+            line = {"epoch": epoch + 1, "loss": loss, **_measured(model, train, validation, device)}
         except FloatingPointError as error:
             kept = (
                 f"the weights of epoch {progress.best} are kept in {best}"
@@ -52,7 +54,6 @@ def fit(
                 else "no epoch was finished"
             )
             raise ValueError(f"{name}.lr={recipe.lr}: {error} in epoch {epoch + 1}: {kept}; lower {name}.lr") from None
-        line = {"epoch": epoch + 1, "loss": loss, **_measured(model, train, validation, device)}
         progress.curve.append(line)
         if line["validation"] > progress.best_accuracy:
             progress.best, progress.best_accuracy = epoch + 1, line["validation"]
@@ -62,7 +63,10 @@ def fit(
             f"{name}: epoch {epoch + 1}/{recipe.epochs}  loss {loss:.4f}  train {line['train']:.1f} %  "
             f"validation {line['validation']:.1f} %{'  best' if progress.best == epoch + 1 else ''}"
         )
-    state.unlink(missing_ok=True)
+    if progress.best_accuracy < progress.curve[0]["validation"]:
+        say(
+            f"{name}: worse than before training ({progress.curve[0]['validation']:.1f} % on validation): lower {name}.lr"
+        )
     return progress
 
 
@@ -105,7 +109,10 @@ def _accuracy(model: nn.Module, images: Images, count: int, device: str) -> floa
     right, rows = 0, torch.arange(min(count, len(images.labels)))
     for some in rows.split(EVALUATED):
         x, y = images.batch(some, 0, device)
-        right += int((model(x).argmax(1) == y).sum())
+        logits = model(x)
+        if not bool(torch.isfinite(logits).all()):
+            raise FloatingPointError("a logit is not finite")
+        right += int((logits.argmax(1) == y).sum())
     return 100 * right / len(rows)
 
 
@@ -118,7 +125,10 @@ def _keep(model: nn.Module, file: Path) -> None:
 def _resumed(file: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> Progress:
     if not file.exists():
         return Progress([])
-    state: dict[str, Any] = torch.load(file, weights_only=True)
+    try:
+        state: dict[str, Any] = torch.load(file, weights_only=True)
+    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError):
+        raise ValueError(f"{file} is damaged: delete this file, the training starts anew") from None
     model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
     return Progress(state["curve"], state["best"], state["best_accuracy"])

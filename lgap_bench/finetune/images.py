@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lgap_bench.attack.view import slices
 from lgap_bench.dataset.base import DataSet
 from lgap_bench.noise import streams
 from lgap_bench.purifier.base import Purifier
@@ -47,17 +48,19 @@ def clean(data: DataSet, n: int | None) -> Images:
 
 def purified(
     data: DataSet,
-    purifier: Purifier,
+    purifier: Callable[[], Purifier],
     folder: Path,
     identity: Mapping[str, Any],
     n: int | None,
     copies: int,
     batch: int,
+    max_rows: int,
     device: str,
     say: Say,
 ) -> Images:
     """The first n images, purified `copies` times; batches that are in the folder are not computed again.
 
+    `purifier` builds it, which is not done where nothing is missing; `max_rows` go through it at a time.
     Raises ValueError if the folder holds images of another config: they are never mixed.
     """
     require_same(folder, identity)
@@ -67,13 +70,15 @@ def purified(
     starts = range(0, total, batch)
     began, fresh = time.monotonic(), 0
     parts: list[Tensor] = []
+    built: Purifier | None = None
     for copy in range(copies):
         for start in starts:
             rows = slice(start, min(start + batch, total))
             file = folder / f"{data.split}-{copy:02d}-{start:06d}.npy"
             pixels = _read(file, (rows.stop - start, *data.images.shape[1:]))
             if pixels is None:
-                pixels = _purify(data, purifier, rows, copy, device)
+                built = built or purifier()
+                pixels = _purify(data, built, rows, copy, max_rows, device)
                 _save(file, pixels)
                 fresh += 1
                 left = (time.monotonic() - began) / fresh * (copies * len(starts) - len(parts) - 1)
@@ -83,17 +88,24 @@ def purified(
     return Images(stacked, data.labels[:n])
 
 
-def require_same(folder: Path, identity: Mapping[str, Any]) -> None:
-    """Raise ValueError naming the first thing in which a folder's images were made otherwise than asked for."""
-    file = folder / "identity.json"
+def require_same(folder: Path, identity: Mapping[str, Any], theirs: bool = False) -> None:
+    """Raise ValueError naming the first thing in which a folder's images were made otherwise than asked for.
+
+    `theirs`: the folder was given by the user, so it has to be there.
+    """
+    file, wanted = folder / "identity.json", json.loads(json.dumps(identity))
     if not file.exists():
+        if theirs or any(folder.glob("*.npy")):
+            raise ValueError(
+                f"purified images: {file} does not exist, so nothing says how they were made: give a folder of outputs/purified, or null"
+            )
         return
     try:
         held = json.loads(file.read_text())
     except ValueError:
         held = None
-    if held != json.loads(json.dumps(identity)):
-        named = _difference(held, json.loads(json.dumps(identity)), "") if isinstance(held, dict) else "identity.json"
+    if held != wanted:
+        named = _difference(held, wanted, "") if isinstance(held, dict) else "identity.json"
         raise ValueError(
             f"purified images in {folder} were made by another config ({named} differs): delete this folder, they are made again"
         )
@@ -108,11 +120,11 @@ def _difference(held: Any, wanted: Any, path: str) -> str:
 
 
 @torch.no_grad()
-def _purify(data: DataSet, purifier: Purifier, rows: slice, copy: int, device: str) -> Tensor:
+def _purify(data: DataSet, purifier: Purifier, rows: slice, copy: int, max_rows: int, device: str) -> Tensor:
     model = next((p.dtype for p in purifier.parameters()), torch.float32)
     x = data.images[rows].to(device=device, dtype=model)
     noise = streams(TRAIN_SEED, data.ids[rows].tolist())["train"].draws(1, step=copy)
-    return bytes_of(purifier(x, noise).float())
+    return torch.cat([bytes_of(purifier(x[a:b], noise.rows(a, b)).float()) for a, b in slices(len(x), max_rows)])
 
 
 def _read(file: Path, shape: tuple[int, ...]) -> Tensor | None:

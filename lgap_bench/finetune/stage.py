@@ -23,15 +23,17 @@ from safetensors.torch import load_file
 from torch import nn
 
 from lgap_bench import weights as weight_files
-from lgap_bench.cell import STAGES, part, record_id, stage_identity
+from lgap_bench.cell import STAGES, at_split, part, record_id, stage_identity
 from lgap_bench.finetune.fit import Progress, fit
-from lgap_bench.finetune.images import Images, clean, purified
+from lgap_bench.finetune.images import Images, clean, purified, require_same
 from lgap_bench.finetune.recipe import Recipe
 from lgap_bench.lock import locked
 
 
 def trained(cell: Mapping[str, Any], classifier: nn.Module, device: str, device_class: str, quiet: bool) -> nn.Module:
     """The classifier after the cell's stages; what was made before, here or by another job, is loaded."""
+    if cell["finetune"] is not None and cell["finetune"]["purified"]:
+        require_same(Path(cell["finetune"]["purified"]), stage_identity(cell, "purified", device_class), theirs=True)
     for name in STAGES:
         if cell[name] is not None:
             folder = make(cell, name, classifier, device, device_class, quiet)
@@ -101,6 +103,7 @@ def _run(
     part_file = folder / "summary.json.part"
     part_file.write_text(json.dumps(summary, indent=2) + "\n")
     part_file.replace(folder / "summary.json")
+    (folder / "state.pt").unlink(missing_ok=True)
 
 
 def _fresh(classifier: nn.Module, seed: int) -> None:
@@ -116,29 +119,32 @@ def _fresh(classifier: nn.Module, seed: int) -> None:
 
 
 def _images(cell: Mapping[str, Any], recipe: Recipe, split: str, device: str, device_class: str, say: Any) -> Images:
-    """One split as the recipe wants it. `recipe.n` cuts the training images; validation is used whole up to that n."""
+    """One split as the recipe wants it; `recipe.n` cuts the training images, validation is used whole."""
     data = part({**cell["dataset"], "split": split})
     if recipe.images == "clean":
-        return clean(data, recipe.n)
-    purifier = part(at_split(cell["purifier"], split)).to(device=device, dtype=getattr(torch, cell["dtype"])).eval()
+        return clean(data, recipe.n if split == "train" else None)
     identity = stage_identity(cell, "purified", device_class)
     folder = Path(recipe.purified or Path(cell["outputs"]) / "purified" / record_id(identity))
+
+    def purifier() -> Any:
+        dtype = getattr(torch, cell["dtype"])
+        return part(at_split(cell["purifier"], split)).to(device=device, dtype=dtype).eval()
+
+    # Validation is purified once, whatever the training images are.
+    n, copies = (recipe.n, recipe.copies) if split == "train" else (None, 1)
     with locked(Path(cell["outputs"]), f"{folder.name}-{split}", f"purified {split} images"):
-        return purified(data, purifier, folder, identity, recipe.n, recipe.copies, recipe.batch, device, say)
-
-
-def at_split(node: Any, split: str) -> Any:
-    """A config whose nested data sets (the caption sources that read labels) are turned to another split."""
-    if not isinstance(node, dict):
-        return node
-    return {key: split if key == "split" else at_split(child, split) for key, child in node.items()}
+        return purified(data, purifier, folder, identity, n, copies, recipe.batch, cell["max_rows"], device, say)
 
 
 def _summary(folder: Path) -> dict[str, Any]:
     """A finished stage's summary. Raises ValueError if its weights are not those it was written for."""
-    summary = json.loads((folder / "summary.json").read_text())
     file = folder / "model.safetensors"
-    if not file.exists() or weight_files.sha256(file) != summary["sha256"]:
+    try:
+        summary = json.loads((folder / "summary.json").read_text())
+        whole = weight_files.sha256(file) == summary["sha256"]
+    except (OSError, ValueError, KeyError):
+        whole = False
+    if not whole:
         raise ValueError(f"trained weights in {folder} are damaged or missing: delete this folder, they are made again")
     return summary
 

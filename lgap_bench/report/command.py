@@ -10,6 +10,7 @@ from typing import Any
 from lgap_bench.record import records
 from lgap_bench.report import language, paper
 from lgap_bench.report.captions import print_tables
+from lgap_bench.report.grid import draw_grids
 from lgap_bench.report.table import COLUMNS, MORE, as_markdown, as_text, grouped, merge, name_differences, write_csv
 
 KEYS = ("table", "dataset", "outputs")
@@ -30,6 +31,10 @@ def main() -> None:
     keys = _keys(arguments.keys)
     outputs = Path(keys.get("outputs", arguments.outputs))
     if "table" in keys:
+        if arguments.csv or arguments.captions:
+            raise ValueError(
+                "table=... with --csv or --captions: a paper's table is always exported, use one or the other"
+            )
         _paper(keys["table"], outputs, keys.get("dataset"), arguments.markdown)
     else:
         _all(outputs, arguments.csv, arguments.markdown, arguments.captions)
@@ -44,9 +49,12 @@ def _keys(texts: Sequence[str]) -> dict[str, str]:
 
 
 def _paper(name: str, outputs: Path, dataset: str | None, markdown: bool) -> None:
-    if "sweep" in paper.load(name):
+    table = paper.load(name)
+    if "sweep" in table:
         return language.report(name, outputs, dataset, markdown)
-    title = paper.load(name)["title"]
+    if "pictures" in table:
+        return _pictures(name, table, outputs, dataset)
+    title = table["title"]
     for which, rows in paper.tables(name, outputs, dataset).items():
         columns = [
             c
@@ -61,6 +69,19 @@ def _paper(name: str, outputs: Path, dataset: str | None, markdown: bool) -> Non
         write_csv(rows, stem.with_suffix(".csv"), paper.EXPORTED)
         stem.with_suffix(".md").write_text(f"# {title}\n\nMeasured on: {which}\n\n{as_markdown(rows, columns)}\n")
         print(f"{stem.with_suffix('.csv')}  {stem.with_suffix('.md')}\n")
+
+
+def _pictures(name: str, table: Mapping[str, Any], outputs: Path, dataset: str | None) -> None:
+    """The grids of some experiments under one another, the record with the smallest seed of each."""
+    found = []
+    for experiment, title in table["pictures"].items():
+        own = [record for record in records(outputs) if language.asked_by(record, experiment, dataset)]
+        found += [(record, title) for record in sorted(own, key=lambda record: record.summary()["seed"])[:1]]
+    if not found:
+        raise ValueError(f"table={name}: no record of its experiments in {outputs / 'records'}: run make tables")
+    out = outputs / "tables" / f"{name.replace('/', '-')}.png"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    print(f"{table['title']}\n\n{draw_grids(found, found[0][0].classes(), out)}")
 
 
 def _all(outputs: Path, csv: Path | None, markdown: bool, captions: bool) -> None:

@@ -22,7 +22,8 @@ def report(name: str, outputs: Path, dataset: str | None, markdown: bool) -> Non
         raise ValueError(
             f"table={name}: no record of its experiments in {outputs / 'records'}: run scripts/language.sh"
         )
-    columns = [c for c in ("captions", "strength", "natural", *(k for k in rows[0] if "robust" in k), "n", "seeds")]
+    measured = [f"robust_{attack}{end}" for attack in attacks_of(rows) for end in ("", "_low", "_high")]
+    columns = ["captions", "strength", "natural", *measured, "eps", "dataset", "n", "seeds"]
     print(f"{table['title']}\n\n{(as_markdown if markdown else as_text)(rows, columns)}\n")
     stem = outputs / "tables" / name.replace("/", "-")
     write_csv(rows, stem.with_suffix(".csv"), columns)
@@ -32,34 +33,40 @@ def report(name: str, outputs: Path, dataset: str | None, markdown: bool) -> Non
 
 def sweep(experiments: Sequence[str], outputs: Path, dataset: str | None) -> list[dict[str, Any]]:
     """One row per caption source and strength; per experiment the robust accuracy, its interval as text beside it."""
-    cells: dict[tuple[str, float, int], dict[str, dict[str, Any]]] = defaultdict(dict)
+    cells: dict[tuple[Any, ...], dict[str, dict[str, Any]]] = defaultdict(dict)
     for experiment in experiments:
-        chosen = [record for record in records(outputs) if _is(record, experiment, dataset)]
+        name = experiment.rsplit("/", 1)[1]
+        chosen = [record for record in records(outputs) if asked_by(record, experiment, dataset)]
         for group in grouped(chosen):
             line, identity = merge(group), group[0].identity()
             captions = "none" if line["captioner"] is None else line["captioner"]
-            cells[captions, identity["purifier"]["strength"], line["n"]][experiment.rsplit("/", 1)[1]] = line
+            strength = identity["purifier"].get("strength")
+            key = (captions, strength, line["n"], line["dataset"], line["eps"])
+            if name in cells[key]:
+                raise ValueError(
+                    f"{experiment}: records {cells[key][name]['records']} and {line['records']} are both captions from "
+                    f"{captions} at strength {strength}: delete the one that is not meant"
+                )
+            cells[key][name] = line
     rows = []
-    for (captions, strength, n), found in sorted(cells.items()):
+    for (captions, strength, n, which, eps), found in sorted(cells.items(), key=lambda item: str(item[0])):
         any_line = next(iter(found.values()))
-        row = {
-            "captions": captions,
-            "strength": strength,
-            "n": n,
-            "seeds": any_line["seeds"],
-            "natural": any_line["natural"],
-        }
+        row = {"captions": captions, "strength": strength, "n": n, "dataset": which, "eps": eps}
+        row |= {"seeds": any_line["seeds"], "natural": any_line["natural"]}
         for name, line in found.items():
-            row |= {
-                f"robust_{name}": line["robust"],
-                f"robust_{name}_low": line["robust_low"],
-                f"robust_{name}_high": line["robust_high"],
-            }
+            row |= {f"robust_{name}{end}": line.get(f"robust{end}") for end in ("", "_low", "_high")}
         rows.append(row)
     return rows
 
 
-def _is(record: Record, experiment: str, dataset: str | None) -> bool:
+def attacks_of(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The attacks of which any row has a number, in the order of the table's experiments."""
+    names = dict.fromkeys(key for row in rows for key in row if key.startswith("robust_"))
+    return [name.removeprefix("robust_") for name in names if not name.endswith(("_low", "_high"))]
+
+
+def asked_by(record: Record, experiment: str, dataset: str | None) -> bool:
+    """Whether a record was made for an experiment, on a data set if one is given."""
     asked = any(asker["experiment"] == experiment for asker in record.askers())
     return asked and dataset in (None, record.summary()["dataset_name"])
 
@@ -69,14 +76,14 @@ def figure(rows: Sequence[Mapping[str, Any]], out: Path) -> Path:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    attacks = [key.removeprefix("robust_") for key in rows[0] if key.startswith("robust_") and key.count("_") == 1]
+    attacks = attacks_of(rows)
     drawn = Figure(figsize=(3.4 * len(attacks), 3.2), layout="constrained")
     FigureCanvasAgg(drawn)
     axes = drawn.subplots(1, len(attacks), sharey=True, squeeze=False)[0]
     sources = list(dict.fromkeys(row["captions"] for row in rows))
     for axis, attack in zip(axes, attacks, strict=True):
         for place, (source, color) in enumerate(zip(sources, COLORS, strict=False)):
-            own = [row for row in rows if row["captions"] == source and f"robust_{attack}" in row]
+            own = [row for row in rows if row["captions"] == source and row.get(f"robust_{attack}") is not None]
             middle = [row[f"robust_{attack}"] for row in own]
             spread = [
                 [m - row[f"robust_{attack}_low"] for m, row in zip(middle, own, strict=True)],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,9 +12,10 @@ import numpy as np
 import yaml
 
 from lgap_bench import CONF
-from lgap_bench.metric.accuracy import accuracy
+from lgap_bench.cell import NUMERICS_VERSION, STAGES
 from lgap_bench.record import Record, records
-from lgap_bench.report.table import merge
+from lgap_bench.report.table import grouped, merge
+from lgap_bench.report.worst import worst_of
 
 COLUMNS = (
     "row", "paper_natural", "paper_robust", "natural", "robust", "interval", "any_of_k", "natural_any_of_k", "attack",
@@ -73,11 +75,21 @@ def _asked(found: Sequence[Record], table: Mapping[str, Any]) -> Asked:
     }
     asked: Asked = defaultdict(list)
     for record in found:
-        # A cell may have been asked for more than once, by calls that differ in nothing that counts.
-        for experiment, text in sorted({(a["experiment"], differs(a["overrides"])) for a in record.askers()}):
+        texts: dict[str, str] = {}
+        for asker in record.askers():  # asked for more than once: the call with the fewest overrides names the line
+            text = " ".join(filter(None, [differs(asker["overrides"]), _outdated(record)]))
+            known = texts.get(asker["experiment"])
+            texts[asker["experiment"]] = text if known is None else min(known, text, key=len)
+        for experiment, text in texts.items():
             if experiment in wanted:
                 asked[experiment].append((record, text))
     return asked
+
+
+def _outdated(record: Record) -> str:
+    """Records of earlier numerics are shown, and say so."""
+    version = record.identity()["numerics_version"]
+    return "" if version == NUMERICS_VERSION else f"numerics_version={version}"
 
 
 def differs(overrides: Sequence[str]) -> str:
@@ -101,98 +113,56 @@ def _rows(table: Mapping[str, Any], asked: Asked) -> list[dict[str, Any]]:
             continue
         paper = {"paper_natural": _percent(row.get("natural")), "paper_robust": _percent(row.get("robust"))}
         paper |= {"architecture": row.get("architecture"), "source": table["source"] if "robust" in row else None}
-        lines = (
-            _worst(row["worst_of"], asked) if "worst_of" in row else _measured(asked.get(row.get("experiment", ""), []))
-        )
+        one = asked.get(row.get("experiment", ""), [])
+        lines = worst_of({e: asked.get(e, []) for e in row["worst_of"]}) if "worst_of" in row else _measured(one)
         title = {"row": row["row"] if "experiment" in row or "worst_of" in row else f"{row['row']} (cited)"}
         rows += [{**line, **paper, **title} for line in lines] or [{**paper, **title}]
     return rows
 
 
 def _measured(cells: Sequence[tuple[Record, str]]) -> list[dict[str, Any]]:
-    """One line per group of records that differ in their seed alone."""
-    groups: dict[str, list[tuple[Record, str]]] = defaultdict(list)
-    for record, text in cells:
-        groups[text].append((record, text))
-    lines = [_line([record for record, _ in group], text) for text, group in sorted(groups.items())]
-    return lines + _spread(lines)
+    """One line per group of records that differ in their seed alone, by their identities; then the spread of trainings."""
+    texts = {record.folder.name: text for record, text in cells}
+    groups = grouped([record for record, _ in cells])
+    lines = [_line(group, min((texts[record.folder.name] for record in group), key=len)) for group in groups]
+    spread = _spread(lines, [group[0].identity() for group in groups])
+    return sorted(lines, key=lambda line: line["differs"] or "") + spread
 
 
 def _line(cells: Sequence[Record], text: str) -> dict[str, Any]:
-    line = merge(sorted(cells, key=lambda record: record.summary()["seed"]))
-    return {**line, "view": cells[0].summary()["view"], "differs": text or None, "interval": _interval(line)}
+    line = merge(cells)
+    view = cells[0].summary()["view"]
+    return {**line, "view": view, "differs": text or None, "interval": _interval(line)}
 
 
 def _interval(line: Mapping[str, Any]) -> str | None:
     return f"{line['robust_low']:.1f}-{line['robust_high']:.1f}" if "robust" in line else None
 
 
-def _spread(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The spread over trainings: lines that differ in finetune.seed or train.seed alone, as one more line."""
-    trained = [line for line in lines if _without_training_seed(line["differs"]) is None]
-    if len(trained) < 2:
-        return []
-    values = [line["robust"] for line in trained]
-    return [
-        {
-            "robust": float(np.mean(values)),
-            "natural": float(np.mean([line["natural"] for line in trained])),
-            "interval": f"{min(values):.1f}-{max(values):.1f}",
-            "attack": trained[0]["attack"],
-            "view": trained[0]["view"],
-            "n": trained[0]["n"],
-            "differs": f"mean and range over {len(trained)} trainings (finetune.seed)",
-        }
-    ]
-
-
-def _without_training_seed(text: str | None) -> str | None:
-    kept = [word for word in (text or "").split() if not word.startswith(("finetune.seed=", "train.seed="))]
-    return " ".join(kept) or None
-
-
-def _worst(experiments: Sequence[str], asked: Asked) -> list[dict[str, Any]]:
-    """The worst attack per sample, chosen on select draws and scored on score draws that no attack has seen.
-
-    Only runs of the same images are compared: those with the same overrides. `attack` says how many there were.
-    """
-    texts = sorted({text for experiment in experiments for _, text in asked.get(experiment, [])})
-    lines = []
-    for text in texts:
-        present = {e: {r.summary()["seed"]: r for r, t in asked.get(e, []) if t == text} for e in experiments}
-        present = {e: cells for e, cells in present.items() if cells}
-        seeds = sorted(set.intersection(*(set(cells) for cells in present.values())))
-        if len(present) > 1 and seeds:
-            lines.append(_worst_line([[present[e][seed] for e in present] for seed in seeds], text, len(experiments)))
-    return lines
-
-
-def _worst_line(by_seed: Sequence[Sequence[Record]], text: str, asked_for: int) -> dict[str, Any]:
-    correct, natural = [], []
-    for cells in by_seed:
-        samples = [record.samples() for record in cells]
-        if any(other["id"] != samples[0]["id"] for other in samples):
-            raise ValueError("worst_of: the records hold different images: measure them with the same n and split")
-        damage = np.where([s["failed"] for s in samples], -np.inf, [s["attacked_damage"] for s in samples])
-        guesses = np.asarray([s["attacked_prediction"] for s in samples])
-        labels = np.asarray(samples[0]["label"])
-        worst = damage.argmax(0)
-        correct.append(guesses[worst, np.arange(len(labels))] == labels[:, None])
-        natural.append(np.asarray(samples[0]["clean_prediction"]) == labels[:, None])
-    robust, clean = accuracy(np.asarray(correct)), accuracy(np.asarray(natural))
-    first = by_seed[0][0].summary()
-    line: dict[str, Any] = {"natural": clean.mean, "natural_any_of_k": clean.any_of_k}
-    line |= {"robust": robust.mean, "robust_low": robust.low, "robust_high": robust.high}
-    line |= {"any_of_k": robust.any_of_k, "majority_of_k": robust.majority_of_k}
-    line |= {"eps": first["eps"], "norm": first["norm"], "dataset": first["dataset_name"], "n": first["n"]}
-    compared = len(by_seed[0])
-    attack = f"worst of {compared}" + ("" if compared == asked_for else f" ({asked_for} asked for)")
-    line |= {"attack": attack, "view": "per sample", "seeds": len(by_seed), "differs": text or None}
-    return {**line, "interval": _interval(line)}
+def _spread(lines: Sequence[Mapping[str, Any]], identities: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The spread over trainings: lines whose identities differ in finetune.seed (or train.seed) alone, as one more line."""
+    found = []
+    for stage in STAGES:
+        alike: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
+        for line, identity in zip(lines, identities, strict=True):
+            if "robust" in line and stage in identity:
+                rest = {**identity, "seed": None, stage: {**identity[stage], "seed": None}}
+                alike[json.dumps(rest, sort_keys=True)].append(line)
+        for group in alike.values():
+            if len(group) > 1:
+                values = [line["robust"] for line in group]
+                line = {name: group[0][name] for name in ("attack", "view", "n", "seeds", "eps", "norm", "dataset")}
+                line |= {
+                    "natural": float(np.mean([each["natural"] for each in group])),
+                    "robust": float(np.mean(values)),
+                }
+                line |= {"interval": f"{min(values):.1f}-{max(values):.1f}"}
+                found.append({**line, "differs": f"mean and range over {len(group)} trainings ({stage}.seed)"})
+    return found
 
 
 def _percent(value: Any) -> str | None:
-    """A published value with the two digits that papers print."""
+    """A published value with two digits."""
     return None if value is None else f"{value:.2f}"
 
 

@@ -1,0 +1,84 @@
+"""The worst attack per sample over records: chosen on `select` draws, scored on `score` draws that no attack has seen."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from lgap_bench.metric.accuracy import accuracy
+from lgap_bench.record import Record
+
+ATTACKS = (
+    "attack",
+    "view",
+    "seed",
+    "unrelated",
+)  # what may differ between the records that are compared: never the defense or images
+
+
+def worst_of(cells: Mapping[str, Sequence[tuple[Record, str]]]) -> list[dict[str, Any]]:
+    """One line per defense, data set, budget and n that at least two of the experiments were measured on.
+
+    Args:
+        cells: experiment -> records with the overrides that single them out. Seeds that all of them have are used.
+    A sample that failed under every attack is left out and counted; the clean control is natural accuracy on the same draws.
+    """
+    same: dict[str, dict[str, dict[int, Record]]] = defaultdict(lambda: defaultdict(dict))
+    texts: dict[str, list[str]] = defaultdict(list)
+    for experiment, found in cells.items():
+        for record, text in found:
+            identity = {key: value for key, value in record.identity().items() if key not in ATTACKS}
+            defense = json.dumps(identity, sort_keys=True)
+            if any(word.startswith("attack.") for word in text.split()):
+                continue  # another attack than the experiment's: not the one that is compared
+            same[defense][experiment][record.summary()["seed"]] = record
+            texts[defense].append(text)
+    lines = []
+    for defense, present in same.items():
+        seeds = sorted(set.intersection(*(set(found) for found in present.values())))
+        if len(present) > 1 and seeds:
+            by_seed = [[found[seed] for found in present.values()] for seed in seeds]
+            lines.append({**_line(by_seed, len(cells)), "differs": min(texts[defense], key=len) or None})
+    return lines
+
+
+def _line(by_seed: Sequence[Sequence[Record]], asked_for: int) -> dict[str, Any]:
+    scored = [_one_seed(cells) for cells in by_seed]
+    lost = np.any([failed for _, _, failed in scored], axis=0)
+    natural = accuracy(np.asarray([clean for _, clean, _ in scored]))
+    first, compared = by_seed[0][0].summary(), len(by_seed[0])
+    line: dict[str, Any] = {"natural": natural.mean, "natural_any_of_k": natural.any_of_k}
+    line |= {key: first[key] for key in ("eps", "norm", "n", "score_draws")}
+    line |= {"dataset": first["dataset_name"], "view": "per sample", "seeds": len(by_seed), "failed": int(lost.sum())}
+    line |= {"attack": f"worst of {compared}" + ("" if compared == asked_for else f" ({asked_for} asked for)")}
+    line |= {"status": "partial" if lost.any() else "complete"}
+    line |= {"records": " ".join(record.folder.name for cells in by_seed for record in cells)}
+    if not lost.all():
+        robust = accuracy(np.asarray([right[~lost] for right, _, _ in scored]))
+        line |= {"robust": robust.mean, "robust_low": robust.low, "robust_high": robust.high}
+        line |= {"any_of_k": robust.any_of_k, "majority_of_k": robust.majority_of_k}
+        line |= {"interval": f"{robust.low:.1f}-{robust.high:.1f}"}
+    return line
+
+
+def _one_seed(cells: Sequence[Record]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """(images, draws) right under the worst attack and on clean images, and (images,) failed under every attack."""
+    samples = [record.samples() for record in cells]
+    if any(other["id"] != samples[0]["id"] for other in samples):
+        raise ValueError("worst_of: the records hold different images: measure them with the same n and split")
+    lacking = [record.folder.name for record, one in zip(cells, samples, strict=True) if "attacked_damage" not in one]
+    if lacking:
+        raise ValueError(
+            f"worst_of: record {lacking[0]} has no attacked_damage, it is older: delete it and measure again"
+        )
+    failed = np.asarray([one["failed"] for one in samples], dtype=bool)
+    damage = np.where(failed, -np.inf, [one["attacked_damage"] for one in samples])
+    guesses = np.asarray([one["attacked_prediction"] for one in samples])
+    labels = np.asarray(samples[0]["label"])
+    right = guesses[damage.argmax(0), np.arange(len(labels))] == labels[:, None]
+    clean: np.ndarray[Any, Any] = np.asarray(samples[0]["clean_prediction"]) == labels[:, None]
+    return right, clean, np.asarray(failed.all(0))
