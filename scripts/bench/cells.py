@@ -25,7 +25,7 @@ def built(settings: Settings, *overrides: str) -> tuple[Parts, dict[str, Any]]:
     cfg = composed(settings, *overrides)
     cell = resolve(cfg, cfg.hydra.runtime.choices)
     _settings(cell)
-    return build(cell, settings.device), cell
+    return build(cell, settings.device, settings.device), cell
 
 
 def problem(parts: Parts, cell: dict[str, Any], n: int) -> Problem:

@@ -88,8 +88,8 @@ def measure(settings: Settings) -> dict[str, Any]:
     """One cell through `run_cell`, from the built models on."""
     clock = Clock(settings.device)
 
-    def instrumented(cell: dict[str, Any], device: str) -> Parts:
-        parts = build(cell, device)
+    def instrumented(*given: Any) -> Parts:
+        parts = build(*given)
         purifier, defense = parts.defense.purifier, parts.defense
         prior = purifier.prior
         for module, method, name, differentiated in (

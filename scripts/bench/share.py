@@ -61,9 +61,9 @@ def measure(settings: Settings) -> dict[str, Any]:
 def _once(settings: Settings) -> dict[str, float]:
     clock, began = Inside(settings.device), 0.0
 
-    def instrumented(cell: dict[str, Any], device: str) -> Parts:
+    def instrumented(*given: Any) -> Parts:
         nonlocal began
-        parts = build(cell, device)
+        parts = build(*given)
         purifier = parts.defense.purifier
         for module, name in (
             (purifier, "forward"),
