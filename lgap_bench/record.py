@@ -139,8 +139,11 @@ class Record:
             ) from None
 
     def classes(self) -> list[str]:
-        """The class names of the record's data set."""
-        return self.summary()["classes"]
+        """The class names of the record's data set (a record of 0.1 has them in its config alone)."""
+        import yaml
+
+        held = self.summary().get("classes")
+        return held or yaml.safe_load((self.folder / "config.yaml").read_text())["dataset"]["classes"]
 
     def pictures(self) -> dict[str, NDArray[Any]]:
         """The first images: `clean`, `attacked`, `purified_clean`, `purified` (B, H, W, C) in [0, 1]."""

@@ -19,7 +19,7 @@ COMPANIONS = {"purifier/none": ["attack=pgd"], "purifier/downsample": ["attack=p
               "attack/cw": ["threat=digits/l2"], "attack/cw_strong": ["threat=digits/l2"],
               "attack/deepfool": ["threat=digits/l2"], "captioner/given": [f"captioner.file={__file__}"],
               "dataset/cifar100": ["train=cifar100/adp"], **{f"classifier/{d}": ["train=digits/adp"] for d in
-              ("digits/scratch", "cifar100/scratch", "cifar100/standard")}, **{f"train/{d}/adp": [f"dataset={d}", f"classifier={d}/scratch"]
+              ("digits/scratch", "cifar10/scratch", "cifar100/scratch", "cifar100/standard")}, **{f"train/{d}/adp": [f"dataset={d}", f"classifier={d}/scratch"]
               for d in ("digits", "cifar10", "cifar100")}}  # fmt: skip
 
 
