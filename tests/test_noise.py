@@ -141,7 +141,7 @@ def test_another_dtype_rounds_the_same_draw(dtype):
 
 def test_streams_gives_every_role_and_takes_tensor_ids():
     made = streams(0, torch.tensor([4, 5]))
-    assert set(made) == {"attack", "select", "score"}
+    assert set(made) == {"attack", "select", "score", "train"}
     assert made["score"] == Stream(0, "score", (4, 5))
 
 

@@ -67,8 +67,13 @@ def attacks_of(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def asked_by(record: Record, experiment: str, dataset: str | None) -> bool:
     """Whether a record was made for an experiment, on a data set if one is given."""
-    asked = any(asker["experiment"] == experiment for asker in record.askers())
+    asked = any(asker["experiment"] == experiment and not _another(asker["overrides"]) for asker in record.askers())
     return asked and dataset in (None, record.summary()["dataset_name"])
+
+
+def _another(overrides: Sequence[str]) -> bool:
+    """Whether the experiment was asked for with another attack than its own."""
+    return any(text.lstrip("+").startswith(("attack=", "attack.", "view=")) for text in overrides)
 
 
 def figure(rows: Sequence[Mapping[str, Any]], out: Path) -> Path:
