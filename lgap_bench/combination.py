@@ -64,7 +64,7 @@ def _stages(cell: dict[str, Any]) -> None:
         )
     if "train" in purified:
         raise ValueError("train.images=purified: train from scratch on clean images, then use finetune=lgap")
-    bare = "weights" not in classifier and classifier["_target_"].endswith("wide_resnet.WideResNet")
+    bare = not paths(classifier, "weights") and not paths(classifier, "file")  # an architecture, to be trained here
     if bare and train is None:
         raise ValueError(
             f"classifier={cell['classifier_name']} has no weights and train=none: choose train={cell['dataset_name']}/adp"
