@@ -28,6 +28,8 @@ def sentence(error: BaseException) -> str:
         text = f"out of memory ({text.split('. ')[0]}): lower max_rows (rows in one pass) or chunk, or set prior.recompute=true"
     if "Could not override" in text:
         text += ": see `lgap-bench run --help` for groups and `lgap-bench run --cfg job` for keys"
+    if "Could not find" in text and "Available options" not in text:
+        text += ": `lgap-bench run --help` lists the choices, conf/experiment/ holds the experiments"
     if isinstance(error, OSError) and error.errno in (
         errno.EACCES,
         errno.EROFS,

@@ -20,12 +20,16 @@ from lgap_bench.errors import is_users, sentence
 from lgap_bench.lock import locked
 from lgap_bench.record import Record
 
+ASKED: list[
+    str
+] = []  # jobs of this process: a sweep over a folder that does not exist has none, and Hydra says nothing
 FAILED: list[str] = []  # cells of this process that could not run: Hydra hands no job's result back
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
 def app(cfg: DictConfig) -> None:
     """The Hydra application: one cell per job. A cell that cannot run is named, and the sweep goes on."""
+    ASKED.append(HydraConfig.get().job.name)
     try:
         if cfg.dry:
             from lgap_bench.dry import dry
@@ -44,6 +48,10 @@ def app(cfg: DictConfig) -> None:
 def main() -> None:
     """Run the application; exit code 1 if any cell could not run."""
     app()
+    if not ASKED and {"-m", "--multirun"} & set(sys.argv):
+        raise ValueError(
+            f"{' '.join(sys.argv[1:])}: no cell matches, so nothing was measured: glob(*) finds the files of one folder of conf/, is its name right?"
+        )
     if FAILED:
         sys.exit(1)
 

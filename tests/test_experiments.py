@@ -104,6 +104,14 @@ def test_a_folder_of_experiments_sweeps_and_the_scale_follows_the_data_set(tmp_p
     assert "checkpoints/" in refused.stderr
 
 
+def test_a_sweep_over_a_folder_that_does_not_exist_is_one_line(tmp_path):
+    done = lgap_bench("run", "-m", "+experiment/lgap/tabel1=glob(*)", f"outputs={tmp_path}")
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert "tabel1" in done.stderr
+    assert "nothing was measured" in done.stderr
+
+
 @pytest.mark.parametrize(
     "overrides, named",
     [
