@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Every figure of docs/miniature.md: 200 test images, three evaluation seeds (one for the caption sources), the frozen budget.
+# The figures of docs/miniature.md: 200 test images, three evaluation seeds (one for the caption sources), the frozen budget.
 # About an hour of CPU in two sweeps side by side; resumable, finished cells answer from their records.
 set -euo pipefail
 outputs=${1:-outputs/miniature}
