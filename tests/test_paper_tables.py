@@ -156,6 +156,16 @@ def test_the_worst_attack_never_mixes_runs_of_other_settings_or_seeds(tmp_path):
     assert all("robust" not in line for line in lines(tmp_path, "worst attack per sample"))
 
 
+def test_beside_a_line_of_more_attacks_one_of_fewer_on_another_training_is_not_shown(tmp_path):
+    for place, experiment in enumerate(("lgap/table1/lgap", "lgap/beyond/full", "lgap/beyond/full_joint")):
+        record(tmp_path, f"a{place}", HALF, [0.5] * N, 0, experiment)
+        if place < 2:
+            record(tmp_path, f"b{place}", NONE, [0.9] * N, 0, experiment, ["finetune.seed=1"], finetune_seed=1)
+    (line,) = lines(tmp_path, "worst attack per sample")
+    assert line["attack"] == "worst of 3 (7 asked for)"
+    assert line["robust"] == 50
+
+
 def test_rows_that_read_the_same_say_what_sets_them_apart(tmp_path):
     made = [
         record(tmp_path, "x", ALL, [0] * N, purifier={"steps": 6, "size": 1}),
