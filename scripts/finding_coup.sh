@@ -21,7 +21,7 @@ there=diffpure,coup_unguided,coup,lgap,lgap_coup
 back=lgap_coup,lgap,coup,coup_unguided,diffpure
 (
   status=0
-  measure full $there || status=1
+  measure full_apgd $there || status=1
   measure full_detached coup,lgap_coup || status=1
   measure full_pgd $there || status=1
   exit $status
@@ -32,7 +32,7 @@ measure blind $there || status=1
 measure bpda $there || status=1
 measure full_pgd $back || status=1
 measure full_detached lgap_coup,coup || status=1
-measure full $back || status=1
+measure full_apgd $back || status=1
 wait $lane || status=1
 if [ -n "$strong" ]; then $run experiment=coup/slow/full_strong purifier=$there n="$strong" || status=1; fi
 "$lgap" report table=coup/finding outputs="$outputs" ${scale:+dataset=$scale} || status=1

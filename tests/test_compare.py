@@ -7,18 +7,18 @@ import pytest
 from cells import lgap_bench
 from test_paper_tables import ALL, HALF, NONE, N, lines, record
 
-from lgap_bench.report.compare import tables
+from lgap_bench.report.compare import tables, worst
 from lgap_bench.report.curve import points
 from lgap_bench.report.swept import differences, swept
 
-NAMES = ("blind", "bpda", "full_detached", "full")
+NAMES = ("blind", "bpda", "full_detached", "full_apgd")
 EXPERIMENTS = [f"coup/finding/{name}" for name in NAMES]
 
 
-def finding(outputs, name, attack, right, seed=0, eps="48/255", overrides=(), preset=None, **purifier):
+def finding(outputs, name, attack, right, seed=0, eps="48/255", overrides=(), preset=None, damage=(0,) * N, **purifier):
     settings = {"_target_": name, "t_star": 0.2, **purifier}
     folder = f"{name}-{attack}-{eps}-{preset}-{sorted(purifier.items())}".replace("/", "-").replace(" ", "")
-    made = record(outputs, folder, right, [0] * N, seed, f"coup/finding/{attack}", overrides, attack=preset or attack,
+    made = record(outputs, folder, right, list(damage), seed, f"coup/finding/{attack}", overrides, attack=preset or attack,
                   purifier=settings, threat={"eps": eps})  # fmt: skip
     summary = json.loads((made.folder / "summary.json").read_text())
     (made.folder / "summary.json").write_text(json.dumps({**summary, "purifier_name": name, "eps": eps}))
@@ -26,60 +26,72 @@ def finding(outputs, name, attack, right, seed=0, eps="48/255", overrides=(), pr
 
 
 def test_seeds_merge_and_every_attack_of_a_defense_stands_in_its_row(tmp_path):
-    finding(tmp_path, "coup", "full", ALL, 0)
-    finding(tmp_path, "coup", "full", NONE, 1)
+    finding(tmp_path, "coup", "full_apgd", ALL, 0)
+    finding(tmp_path, "coup", "full_apgd", NONE, 1)
     finding(tmp_path, "coup", "blind", ALL, 0)
-    finding(tmp_path, "diffpure", "full", HALF, 0)
+    finding(tmp_path, "diffpure", "full_apgd", HALF, 0)
     rows = {row.facts["purifier"]: row for row in swept(EXPERIMENTS, tmp_path, "digits")}
     assert rows.keys() == {"coup", "diffpure"}
-    assert (rows["coup"].lines["full"]["robust"], rows["coup"].lines["full"]["seeds"]) == (50, 2)
+    assert (rows["coup"].lines["full_apgd"]["robust"], rows["coup"].lines["full_apgd"]["seeds"]) == (50, 2)
     assert rows["coup"].lines["blind"]["robust"] == 100
-    assert rows["diffpure"].lines.keys() == {"full"}
+    assert rows["diffpure"].lines.keys() == {"full_apgd"}
 
 
 def test_a_guidance_hidden_from_the_attacker_is_the_same_defense(tmp_path):
-    for hidden, attack in ((True, "full_detached"), (False, "full")):
+    for hidden, attack in ((True, "full_detached"), (False, "full_apgd")):
         finding(tmp_path, "coup", attack, ALL, guidance={"weight": 1.0, "detach_guidance": hidden})
     (row,) = swept(EXPERIMENTS, tmp_path, None)
-    assert row.lines.keys() == {"full_detached", "full"}
+    assert row.lines.keys() == {"full_detached", "full_apgd"}
 
 
 def test_budgets_and_settings_of_the_defense_are_rows_of_their_own_that_say_so(tmp_path):
-    finding(tmp_path, "coup", "full", ALL)
-    finding(tmp_path, "coup", "full", NONE, eps="32/255")
-    finding(tmp_path, "coup", "full", HALF, t_star=0.1)
+    finding(tmp_path, "coup", "full_apgd", ALL)
+    finding(tmp_path, "coup", "full_apgd", NONE, eps="32/255")
+    finding(tmp_path, "coup", "full_apgd", HALF, t_star=0.1)
     rows = swept(EXPERIMENTS, tmp_path, None)
     found = {
-        (row.facts["eps"], told, row.lines["full"]["robust"]) for row, told in zip(rows, differences(rows), strict=True)
+        (row.facts["eps"], told, row.lines["full_apgd"]["robust"])
+        for row, told in zip(rows, differences(rows), strict=True)
     }
     assert found == {
         ("48/255", "purifier.t_star=0.2", 100), ("32/255", "", 0), ("48/255", "purifier.t_star=0.1", 50)}  # fmt: skip
 
 
 def test_two_settings_of_one_attack_are_refused_and_another_attack_is_left_out(tmp_path):
-    finding(tmp_path, "coup", "full", ALL)
-    finding(tmp_path, "coup", "full", NONE, overrides=["attack.steps=3"], preset="other")
+    finding(tmp_path, "coup", "full_apgd", ALL)
+    finding(tmp_path, "coup", "full_apgd", NONE, overrides=["attack.steps=3"], preset="other")
     (row,) = swept(EXPERIMENTS, tmp_path, None)
-    assert row.lines["full"]["robust"] == 100, "asked for with another attack: not the experiment's"
-    finding(tmp_path, "coup", "full", NONE, preset="older")
-    with pytest.raises(ValueError, match=r"coup/finding/full: records .* differ in the attack's own settings"):
+    assert row.lines["full_apgd"]["robust"] == 100, "asked for with another attack: not the experiment's"
+    finding(tmp_path, "coup", "full_apgd", NONE, preset="older")
+    with pytest.raises(ValueError, match=r"coup/finding/full_apgd: records .* differ in the attack's own settings"):
         swept(EXPERIMENTS, tmp_path, None)
 
 
 def test_clean_and_attacked_images_are_counted_alike(tmp_path):
-    finding(tmp_path, "coup", "full", HALF)
+    finding(tmp_path, "coup", "full_apgd", HALF)
     held = [("coup", row) for row in swept(EXPERIMENTS, tmp_path, None)]
-    mean, any_of, majority = tables(held, ["full", "blind"]).values()
+    mean, any_of, majority = tables(held, ["full_apgd", "blind"]).values()
     assert mean[0]["natural"].startswith("100.0 (")
-    assert mean[0]["full"].startswith("50.0 (")
+    assert mean[0]["full_apgd"].startswith("50.0 (")
     assert mean[0]["blind"] is None
-    assert (any_of[0]["natural"], any_of[0]["full"], majority[0]["full"]) == ("100.0", "0.0", "0.0")
+    assert (any_of[0]["natural"], any_of[0]["full_apgd"], majority[0]["full_apgd"]) == ("100.0", "0.0", "0.0")
+
+
+def test_the_worst_column_takes_per_image_and_seed_what_was_measured(tmp_path):
+    a, b = [[1, 1, 0, 0]] * 2, [[0, 1, 1, 1]] * 2
+    finding(tmp_path, "coup", "blind", a, 0, damage=[0.9, 0.1, 0.9, 0.9])
+    finding(tmp_path, "coup", "full_apgd", b, 0, damage=[0.1, 0.9, 0.1, 0.1])
+    finding(tmp_path, "coup", "full_apgd", ALL, 1)
+    (row,) = swept(EXPERIMENTS, tmp_path, None)
+    line = worst(row)
+    assert (line["robust"], line["seeds"], line["purifier"]) == ((50 + 100) / 2, 2, "coup")
+    assert line["natural_low"] == row.lines["full_apgd"]["natural_low"], "the line of most seeds"
 
 
 def test_the_command_prints_and_writes_a_table_per_budget(tmp_path):
     assert "scripts/finding_coup.sh" in lgap_bench("report", "table=coup/finding", f"outputs={tmp_path}").stderr
     for eps in ("32/255", "48/255"):
-        finding(tmp_path, "coup", "full", HALF, eps=eps)
+        finding(tmp_path, "coup", "full_apgd", HALF, eps=eps)
         finding(tmp_path, "lgap", "blind", ALL, eps=eps)
     done = lgap_bench("report", "table=coup/finding", "dataset=digits", f"outputs={tmp_path}")
     assert done.returncode == 0, done.stderr
@@ -88,14 +100,14 @@ def test_the_command_prints_and_writes_a_table_per_budget(tmp_path):
         lines = [
             (line["purifier"], line["attack"], line["eps"], float(line["robust"])) for line in csv.DictReader(stream)
         ]
-    assert ("coup", "full", "48/255", 50.0) in lines
-    assert len(lines) == 4
+    assert ("coup", "full_apgd", "48/255", 50.0) in lines
+    assert len(lines) == 4, "one attack alone has no worst"
     assert (tmp_path / "tables" / "coup-finding.png").stat().st_size > 1000
     assert "| coup |" in (tmp_path / "tables" / "coup-finding.md").read_text()
 
 
 def curve(outputs, value, right, eps="48/255"):
-    made = finding(outputs, "coup", "full", right, eps=eps, t_star=value)
+    made = finding(outputs, "coup", "full_apgd", right, eps=eps, t_star=value)
     made.asked("coup/figure4/t_star", [f"purifier.t_star={value}"])
 
 

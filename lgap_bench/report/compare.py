@@ -10,13 +10,15 @@ from typing import Any
 from lgap_bench.report import paper
 from lgap_bench.report.swept import Row, differences, swept
 from lgap_bench.report.table import as_markdown, as_text, write_csv
+from lgap_bench.report.worst import per_image
 
-COLORS = ("#1b7837", "#2166ac", "#b8860b", "#b2182b", "#762a83", "#777777")
+COLORS = ("#1b7837", "#2166ac", "#b8860b", "#b2182b", "#762a83", "#e08214", "#000000")
 COLUMNS = (
     "purifier", "differs", "attack", "view", "natural", "natural_low", "natural_high", "robust", "robust_low", "robust_high",
     "natural_any_of_k", "any_of_k", "natural_majority_of_k", "majority_of_k", "score_draws", "seeds", "n", "norm", "eps",
     "dataset", "classifier", "failed", "status", "records", "seconds",
 )  # fmt: skip
+WORST = "worst"  # the worst attack per image, chosen on select draws
 Panel = tuple[str, str, str, int]  # data set, norm, eps, n: rows that may be compared with one another
 
 
@@ -26,6 +28,9 @@ def report(name: str, outputs: Path, dataset: str | None, markdown: bool) -> Non
     wanted = table["compare"]
     attacks = [experiment.rsplit("/", 1)[1] for experiment in wanted["experiments"]]
     rows = swept(wanted["experiments"], outputs, dataset)
+    for row in rows:
+        if len(row.lines) > 1:
+            row.lines[WORST] = worst(row)
     if not rows:
         raise ValueError(
             f"table={name}: no record of its experiments in {outputs / 'records'}: run {wanted['script']} first"
@@ -35,7 +40,7 @@ def report(name: str, outputs: Path, dataset: str | None, markdown: bool) -> Non
     text = f"{table['title']}\n"
     page = f"# {table['title']}\n"
     for (which, norm, eps, n), held in panels.items():
-        measured = [attack for attack in attacks if any(attack in row.lines for _, row in held)]
+        measured = [attack for attack in (*attacks, WORST) if any(attack in row.lines for _, row in held)]
         for title, cells in tables(held, measured).items():
             head = f"{which}, {norm} {eps}, {n} images: {title}"
             columns = list(cells[0])
@@ -44,7 +49,16 @@ def report(name: str, outputs: Path, dataset: str | None, markdown: bool) -> Non
     print(text)
     write_csv(list(_lines(panels)), stem.with_suffix(".csv"), COLUMNS)
     stem.with_suffix(".md").write_text(page)
-    print(stem.with_suffix(".csv"), stem.with_suffix(".md"), figure(panels, attacks, stem.with_suffix(".png")))
+    print(
+        stem.with_suffix(".csv"), stem.with_suffix(".md"), figure(panels, (*attacks, WORST), stem.with_suffix(".png"))
+    )
+
+
+def worst(row: Row) -> dict[str, Any]:
+    """The line of the worst attack per image, of those that each seed was measured with."""
+    shared = {key: value for key, value in row.best_measured.items() if key.startswith("natural")} | row.facts
+    seconds = sum(line["seconds"] for line in row.lines.values())
+    return {**shared, **per_image([row.seeds[seed] for seed in sorted(row.seeds)], len(row.lines)), "seconds": seconds}
 
 
 def tables(held: Sequence[tuple[str, Row]], attacks: Sequence[str]) -> dict[str, list[dict[str, Any]]]:

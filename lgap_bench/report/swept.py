@@ -23,11 +23,13 @@ class Row:
         identity: all that identifies it, flattened (`purifier.t_star`), without attack, view and seed.
         facts: names and numbers that every attack's line shares (`purifier`, `classifier`, `dataset`, `norm`, `eps`, `n`).
         lines: experiment's last name -> merged line, as `table.merge` makes it.
+        seeds: seed -> the records of all experiments measured with it.
     """
 
     identity: dict[str, Any]
     facts: dict[str, Any]
     lines: dict[str, dict[str, Any]] = field(default_factory=dict)
+    seeds: dict[int, list[Record]] = field(default_factory=lambda: defaultdict(list))
 
     @property
     def best_measured(self) -> Mapping[str, Any]:
@@ -54,6 +56,8 @@ def swept(experiments: Sequence[str], outputs: Path, dataset: str | None) -> lis
                     "settings: delete the one that is not meant"
                 )
             row.lines[name] = line
+            for record in group:
+                row.seeds[record.summary()["seed"]].append(record)
     return list(rows.values())
 
 

@@ -34,7 +34,7 @@ def worst_of(cells: Mapping[str, Sequence[tuple[Record, str]]]) -> list[dict[str
         seeds = sorted(set.intersection(*(set(found) for found in present.values())))
         if len(present) > 1 and seeds:
             by_seed = [[found[seed] for found in present.values()] for seed in seeds]
-            lines.append({**_line(by_seed, len(cells)), "differs": min(texts[defense], key=len) or None})
+            lines.append({**per_image(by_seed, len(cells)), "differs": min(texts[defense], key=len) or None})
     # Beside a line of seven attacks, one of two on another training of the same defense would only confuse.
     most = {
         _images(line): max(_compared(other) for other in lines if _images(other) == _images(line)) for line in lines
@@ -90,11 +90,17 @@ def _compared(line: Mapping[str, Any]) -> int:
     return len(line["records"].split()) // line["seeds"]
 
 
-def _line(by_seed: Sequence[Sequence[Record]], asked_for: int) -> dict[str, Any]:
+def per_image(by_seed: Sequence[Sequence[Record]], asked_for: int) -> dict[str, Any]:
+    """The line of the worst attack per image, each seed's own. A seed may lack an attack: then it has met fewer.
+
+    Args:
+        by_seed: for every seed the records of one defense under several attacks, on the same images.
+        asked_for: how many attacks there should be.
+    """
     scored = [_one_seed(cells) for cells in by_seed]
     lost = np.any([failed for _, _, failed in scored], axis=0)
     natural = accuracy(np.asarray([clean for _, clean, _ in scored]))
-    first, compared = by_seed[0][0].summary(), len(by_seed[0])
+    first, compared = by_seed[0][0].summary(), max(len(cells) for cells in by_seed)
     line: dict[str, Any] = {"natural": natural.mean, "natural_any_of_k": natural.any_of_k}
     line |= {key: first[key] for key in ("eps", "norm", "n", "score_draws")}
     line |= {"dataset": first["dataset_name"], "view": "per sample", "seeds": len(by_seed), "failed": int(lost.sum())}
