@@ -24,8 +24,9 @@ from lgap_bench.attack.view import Full
 from lgap_bench.cell import build, part, resolve
 from lgap_bench.defense import Defense
 from lgap_bench.noise import Noise, streams
+from lgap_bench.process import settle, torch_device
 from lgap_bench.purifier.diffpure import DiffPure
-from lgap_bench.run import _device, _settings, run_cell
+from lgap_bench.run import run_cell
 
 ATTACK = ("attack=apgd_ce",)  # COUP's choice for its analyses: APGD-CE on the exact gradient
 # A fifth of the published steps and draws: four seconds an image on one core, and stronger than `full` at the same cost.
@@ -128,7 +129,7 @@ def attacked(overrides: Sequence[str], variant: str) -> Attacked:
             f"purifier={cell['purifier_name']}: the attack failed on {record.summary()['failed']} samples: use dtype=float64"
         )
     data, samples, n = part(cell["dataset"]), record.samples(), cell["n"]
-    device = _device(cell["device"])[0]
+    device = torch_device(cell["device"])[0]
     with np.load(record.folder / "images.npz", allow_pickle=False) as arrays:
         images = torch.from_numpy(arrays["attacked"]).to(device)
     predicted = torch.tensor(samples["attacked_prediction"]).T
@@ -142,8 +143,8 @@ def defense(overrides: Sequence[str], variant: str) -> Defense:
     """The classifier behind a variant of the purifier, on its device."""
     cfg = composed(VARIANTS[variant].cell(overrides))
     cell = resolve(cfg, cfg.hydra.runtime.choices)
-    _settings(cell)
-    device, device_class = _device(cell["device"])
+    settle(cell)
+    device, device_class = torch_device(cell["device"])
     return build(cell, device, device_class, quiet=True).defense
 
 

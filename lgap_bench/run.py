@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -18,6 +17,7 @@ from lgap_bench.cell import build, identity, record_id, resolve
 from lgap_bench.check import check, require_files, writable
 from lgap_bench.errors import is_users, sentence
 from lgap_bench.lock import locked
+from lgap_bench.process import settle, torch_device
 from lgap_bench.record import Record
 
 ASKED: list[
@@ -64,7 +64,7 @@ def run_cell(cfg: DictConfig, choices: Mapping[str, str], overrides: Sequence[st
     cell = resolve(cfg, choices)
     check(cell)
     require_files(cell)
-    device, device_class = _device(cell["device"])
+    device, device_class = torch_device(cell["device"])
     named = identity(cell, device_class)
     record = Record(Path(cell["outputs"]) / "records" / record_id(named))
     if record.complete:
@@ -87,7 +87,7 @@ def _measure(
 ) -> None:
     """Build the parts (training what has to be trained), evaluate, save."""
     began = time.monotonic()
-    _settings(cell)
+    settle(cell)
     from lgap_bench.evaluate import evaluate, summarise
     from lgap_bench.finetune.stage import summaries
     from lgap_bench.report.grid import draw_grid
@@ -129,37 +129,6 @@ def _answer(record: Record, cell: Mapping[str, Any]) -> None:
         from lgap_bench.report.grid import draw_grid
 
         draw_grid(record, record.classes())
-
-
-def _device(wanted: str) -> tuple[str, str]:
-    """The torch device and its class for the identity; torch is imported only where a GPU may be."""
-    driver = Path("/proc/driver/nvidia/version").exists() or Path("/dev/dxg").exists()
-    if wanted == "cpu" or (wanted == "auto" and not driver):
-        return "cpu", "cpu"
-    import torch
-
-    if torch.cuda.is_available():
-        return "cuda", torch.cuda.get_device_name()
-    if wanted == "auto":
-        return "cpu", "cpu"
-    raise ValueError("device=cuda but no CUDA device is available: use device=cpu")
-
-
-def _settings(cell: Mapping[str, Any]) -> None:
-    """What has to be set once per process; each of them is a key of the cell."""
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a cell never downloads: its weights were checked above
-    import torch
-    from diffusers.utils import logging as diffusers_logging
-    from transformers.utils import logging as transformers_logging
-
-    transformers_logging.disable_progress_bar()
-    transformers_logging.set_verbosity_error()
-    diffusers_logging.disable_progress_bar()
-    diffusers_logging.set_verbosity_error()
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = cell["tf32"]
-    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
-    if cell["threads"]:
-        torch.set_num_threads(cell["threads"])
 
 
 def _run_facts(chunks: list[Any], began: float, device_class: str) -> dict[str, Any]:

@@ -9,7 +9,8 @@ from omegaconf import DictConfig
 
 from lgap_bench.attack.problem import Problem
 from lgap_bench.cell import Parts, build, resolve
-from lgap_bench.run import CONF, _settings
+from lgap_bench.process import settle
+from lgap_bench.run import CONF
 from scripts.bench.settings import Settings
 
 
@@ -24,7 +25,7 @@ def built(settings: Settings, *overrides: str) -> tuple[Parts, dict[str, Any]]:
     """A cell's parts on their device, and its resolved config."""
     cfg = composed(settings, *overrides)
     cell = resolve(cfg, cfg.hydra.runtime.choices)
-    _settings(cell)
+    settle(cell)
     return build(cell, settings.device, settings.device), cell
 
 
