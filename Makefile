@@ -12,7 +12,7 @@ SLOW_N ?= 16
 
 help:
 	@echo "make demo   LGAP against ever better attackers, in miniature (about two minutes after the install)"
-	@echo "make tables PAPER=lgap   every table of a paper, in miniature (lgap: a quarter of an hour, coup: 25 minutes)"
+	@echo "make tables PAPER=lgap   every table of a paper, in miniature (lgap: a quarter of an hour, coup: 45 minutes, N=16 for half)"
 	@echo "make test   the test suite        make lint   ruff and mypy"
 	@echo "make bench  what it costs, beside plain scripts (about twenty minutes): outputs/bench/bench.md"
 	@echo "make zoo    train the miniature's weights anew (under an hour of CPU)"

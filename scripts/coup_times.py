@@ -135,8 +135,8 @@ def _figure(seconds: dict[Place, float], out: Path) -> Path:
         depths = [depth for depth in DEPTHS if (name, depth) in seconds]
         axis.plot(depths, [seconds[name, d] / unit for d in depths], color=color, marker="o", label=name)
         axis.plot(DEPTHS, [s / published_unit for s in PUBLISHED[name]], color=color, ls="--", marker=".")
-    axis.set(xlabel="depth t*", ylabel=f"time per image, DiffPure at {UNIT} = 1 (dashed: published)")
-    axis.legend(fontsize=7)
+    axis.set(xlabel="depth t*", ylabel=f"time per image, DiffPure at {UNIT} = 1")
+    axis.legend(fontsize=7, title="dashed: published", title_fontsize=7)
     out.parent.mkdir(parents=True, exist_ok=True)
     drawn.savefig(out, dpi=110)
     return out

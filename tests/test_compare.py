@@ -122,6 +122,7 @@ def test_a_curve_has_a_point_per_value_in_order_and_a_line_per_budget(tmp_path):
     done = lgap_bench("report", "table=coup/figure4a", f"outputs={tmp_path}")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "tables" / "coup-figure4a.png").stat().st_size > 1000
+    assert "| 0.05 | 100.0 |" in (tmp_path / "tables" / "coup-figure4a.md").read_text(), "not rounded to 0.1"
     with pytest.raises(ValueError, match=r"purifier.guidance.weight is no key of purifier=coup"):
         points(swept(["coup/figure4/t_star"], tmp_path, None), "purifier.guidance.weight")
 

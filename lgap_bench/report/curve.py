@@ -24,10 +24,11 @@ def report(name: str, outputs: Path, dataset: str | None, markdown: bool) -> Non
     if not rows:
         raise ValueError(f"table={name}: no record of its experiments in {outputs / 'records'}: run {wanted['script']}")
     found = points(rows, wanted["key"])
-    print(f"{table['title']}, over {wanted['key']}\n\n{(as_markdown if markdown else as_text)(found, COLUMNS)}\n")
+    shown = [{**point, "value": f"{point['value']:g}"} for point in found]  # tables round to one digit: 0.05 is no 0.1
+    print(f"{table['title']}, over {wanted['key']}\n\n{(as_markdown if markdown else as_text)(shown, COLUMNS)}\n")
     stem = outputs / "tables" / name.replace("/", "-")
     write_csv(found, stem.with_suffix(".csv"), (*COLUMNS, "natural_low", "natural_high", "majority_of_k", "records"))
-    stem.with_suffix(".md").write_text(f"# {table['title']}\n\n{as_markdown(found, COLUMNS)}\n")
+    stem.with_suffix(".md").write_text(f"# {table['title']}\n\n{as_markdown(shown, COLUMNS)}\n")
     print(stem.with_suffix(".csv"), stem.with_suffix(".md"), figure(found, wanted["label"], stem.with_suffix(".png")))
 
 
