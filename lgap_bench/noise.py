@@ -49,6 +49,10 @@ class Noise:
         """Rows start to stop, for splitting a large batch."""
         return Noise(self.keys[start:stop], self.ids[start:stop], self.seed)
 
+    def take(self, index: Sequence[int]) -> Noise:
+        """Some of the rows, in the order of `index`."""
+        return Noise(tuple(self.keys[i] for i in index), tuple(self.ids[i] for i in index), self.seed)
+
     def normal(self, like: Tensor, tag: str) -> Tensor:
         """Standard normal of the shape, dtype and device of `like` (rows, ...); drawn on the CPU in float32."""
         return self._fill(like, tag, lambda generator, shape: generator.standard_normal(shape, dtype=np.float32))

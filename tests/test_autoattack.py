@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from lgap_bench.attack import expectation, libraries
-from lgap_bench.attack.autoattack import APGD, MEMBERS, AutoAttack, _apgd, _library
+from lgap_bench.attack.autoattack import APGD, MEMBERS, AutoAttack, _apgd, _every_sample, _library
 from lgap_bench.attack.expectation import Expectation
+from lgap_bench.attack.select import broken
 from lgap_bench.attack.threat import Threat
 from lgap_bench.attack.view import Bpda, Full
 from lgap_bench.noise import Noise
@@ -202,6 +203,50 @@ def test_members_look_at_no_single_draw_on_a_randomized_view(ten, images, make_p
         at.calls = 0
         list(expectation.apgd(_apgd(library.apgd, SHORT.n_iter, at), at))
         assert at.calls == 1 + 1 + SHORT.n_iter, "the start's noise, its gradient, and one gradient per step"
+
+
+@pytest.mark.parametrize("size", [1, 3, 8])
+@pytest.mark.parametrize("members", [["apgd-ce", "apgd-dlr"], ["apgd-t"], ["fab-t", "apgd-ce"]])
+def test_a_broken_sample_is_spared_further_runs_and_the_others_never_notice(ten, images, make_problem, members, size):
+    """Square is left out: its squares are the chunk's."""
+    y = ten(images(size)).argmax(1)
+    y[0] = (y[0] + 1) % 10  # broken before the first step
+
+    def attack(confirm_draws: int) -> tuple[Tensor, int]:
+        problem = make_problem(ten, images(size), y, Jitter(), threat=THREATS["linf"])
+        rows, logits = [], problem.view.logits
+        problem.view.logits = lambda x, *rest: (rows.append(len(x) * x.requires_grad), logits(x, *rest))[1]
+        settings = AutoAttack("standard", draws=2, n_iter=6, select_draws=2, confirm_draws=confirm_draws)
+        library = _library(problem, members, 10, settings)
+        with libraries.fenced(), torch.no_grad():
+            found = _every_sample(problem, library, settings)
+        assert not problem.published["as_published"][0]
+        return found, sum(rows)
+
+    (spared, fewer), (never, all_) = attack(32), attack(0)
+    assert fewer < all_
+    part = make_problem(ten, images(size), y, Jitter(), threat=THREATS["linf"])
+    gone = set(broken(part, spared, range(size), 32, 9, 9))  # on other draws than those that decided
+    assert 0 in gone
+    for row in set(range(size)) - gone:
+        assert torch.equal(spared[row], never[row]), "who leaves must not change what the others meet"
+
+
+def test_one_right_draw_in_thirty_two_keeps_a_sample_in_the_attack(ten, images, make_problem):
+    """Half of the draws wrong is broken by the library's count, not by ours."""
+
+    class Coin(Purifier):
+        randomized = True
+
+        def forward(self, x: Tensor, noise: Noise, observed: list[str] | None = None) -> Tensor:
+            return torch.where(noise.normal(x[:, :1, :1, :1], "coin") > 0, x, 1 - x)
+
+    x = images(8)
+    problem = make_problem(ten, x, ten(x).argmax(1), Coin())
+    wrong = ten(1 - x).argmax(1) != problem.y
+    assert wrong.any()
+    assert not set(broken(problem, x, range(8), 32, 0, 1)) & set(wrong.nonzero().flatten().tolist())
+    assert broken(problem, x, range(8), 0, 0, 1) == []
 
 
 def test_noise_belongs_to_the_sample_not_to_the_chunk(ten, images, make_problem):

@@ -1,9 +1,10 @@
 """AutoAttack (Croce and Hein 2020) and its Auto-PGD alone, through the authors' code.
 
 Deterministic view: the library runs exactly as published, filters and all, and its images are returned. Its random
-numbers are the chunk's (it hides which samples it passes on), seeded by the cell's seed. Randomized view: every sample
-is attacked by every member on means over draws (lgap_bench/attack/expectation.py), and the worst image per sample is
-chosen on `select` draws; noise and random starts are the sample's, only Square's squares are the chunk's.
+numbers are the chunk's (it hides which samples it passes on), seeded by the cell's seed. Randomized view: the members
+attack means over draws (lgap_bench/attack/expectation.py), and the worst image per sample is chosen on `select` draws;
+noise and random starts are the sample's, only Square's squares are the chunk's. The library spares a sample all further
+runs once one draw is wrong; here it leaves when `confirm_draws` fresh draws are all wrong.
 Either way the library's own count is written to `problem.published["as_published"]`, (B,), true where it says robust.
 """
 
@@ -20,7 +21,7 @@ from torch import Tensor
 from lgap_bench.attack import expectation, libraries
 from lgap_bench.attack.expectation import Expectation, Run
 from lgap_bench.attack.problem import Problem
-from lgap_bench.attack.select import Worst
+from lgap_bench.attack.select import Worst, broken
 from lgap_bench.attack.view import slices
 from lgap_bench.noise import Noise
 from lgap_bench.purifier.memory import recomputed
@@ -72,6 +73,7 @@ class AutoAttack:
     n_iter: int = STEPS
     n_queries: int = 5000
     select_draws: int = 10
+    confirm_draws: int = 32
 
     def __call__(self, problem: Problem) -> Tensor:
         """Attacked images (B, C, H, W), inside the threat's ball. Raises FloatingPointError on a bad gradient."""
@@ -130,25 +132,45 @@ def _as_published(problem: Problem, library: Any) -> Tensor:
 
 
 def _every_sample(problem: Problem, library: Any, settings: APGD | AutoAttack) -> Tensor:
-    """Every sample by every member; the worst image on `select` draws, and the library's single-draw count beside it.
+    """Member after member; the worst image on `select` draws, and the library's single-draw count beside it.
 
     Unlike the published loop, no sample leaves after an unlucky draw, neither a clean one nor an attacked one.
     """
     torch.manual_seed(problem.seed)  # Square's squares; as the library does, but inside the fence
     worst = Worst(problem, problem.stream("select").draws(settings.select_draws))
     robust = Expectation(problem, 1, member=len(library.attacks_to_run)).once(problem.x)
+    gone: set[int] = set()
     for number, name in enumerate(library.attacks_to_run):
         at = Expectation(problem, settings.draws, number)
-        returned, left = at.x, at.once(problem.x)
-        for run in _runs(name, library, at, settings.n_iter):
+        at.leave(gone)
+        begun = list(at.rows)
+        returned, left = problem.x.float().clone(), torch.zeros_like(robust)
+        left[begun] = at.once(at.x)
+        for place, run in enumerate(_runs(name, library, at, settings.n_iter)):
             for candidate in run.candidates:
-                worst.offer(candidate.to(problem.x.dtype))
-            newly = left & run.fooled
-            returned[newly] = run.returned[newly]
-            left = left & ~newly
-        robust = robust & at.once(returned)
+                worst.offer(candidate.to(problem.x.dtype), at.rows)
+            for row, image, fooled in zip(at.rows, run.returned, run.fooled.tolist(), strict=True):
+                if fooled and left[row]:
+                    returned[row], left[row] = image, False
+            gone.update(_broken(problem, worst, at.rows, settings, number, place))
+            at.leave(gone)
+            if not at.rows:
+                break
+        robust[begun] &= Expectation(problem.take(begun), 1, number, at.calls).once(returned[begun])
+        if len(gone) == len(robust):
+            break
     problem.published["as_published"] = robust
     return worst.x
+
+
+def _broken(
+    problem: Problem, worst: Worst, rows: Sequence[int], settings: APGD | AutoAttack, member: int, run: int
+) -> list[int]:
+    """The samples whose worst image so far is wrong on fresh draws too; APGD alone has no second run to spare them."""
+    wrong = worst.always_wrong.tolist()
+    return broken(
+        problem, worst.x, [row for row in rows if wrong[row]], getattr(settings, "confirm_draws", 0), member, 1 + run
+    )
 
 
 def _runs(name: str, library: Any, at: Expectation, n_iter: int) -> Iterator[Run]:

@@ -7,8 +7,8 @@ so every row is a known sample, and every number they see is a mean over the EOT
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -18,18 +18,34 @@ from lgap_bench.attack import loss as losses
 from lgap_bench.attack.problem import Loss, Problem, estimate
 from lgap_bench.noise import Noise
 
+CALLS = 2**20  # FAB's closing search is left out where no sample has succeeded: the next target's noise must not shift
+
 
 @dataclass
 class Expectation:
     """A randomized view with the methods that the library calls on its models, all of them means over `draws`.
 
     Noise is keyed by sample id, with the member's number as the restart and the count of calls as the step.
+
+    Attributes:
+        problem: the samples that are attacked now.
+        rows: which of those that it began with they are.
     """
 
     problem: Problem
     draws: int
     member: int
     calls: int = 0
+    rows: list[int] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.rows = list(range(len(self.problem.x)))
+
+    def leave(self, gone: Collection[int]) -> None:
+        """Go on without these rows; the others meet the noise that they would have met."""
+        stay = [place for place, row in enumerate(self.rows) if row not in gone]
+        self.rows = [self.rows[place] for place in stay]
+        self.problem = self.problem.take(stay)
 
     @property
     def x(self) -> Tensor:
@@ -128,8 +144,9 @@ def apgd(attack: Any, at: Expectation) -> Iterator[Run]:
 def apgd_targeted(attack: Any, at: Expectation) -> Iterator[Run]:
     """Targeted Auto-PGD against the most likely wrong classes in turn."""
     order = at.ranked(at.x).argsort(1, descending=True)
+    begun = {row: i for i, row in enumerate(at.rows)}
     for place in range(1, 1 + min(attack.n_target_classes, order.shape[1] - 1)):
-        attack.y_target = order[:, place]
+        attack.y_target = order[[begun[row] for row in at.rows], place]  # some may have left in between
         yield _single(attack, at)
 
 
@@ -147,9 +164,10 @@ def fab_targeted(attack: Any, at: Expectation) -> Iterator[Run]:
     """
     attack._get_predicted_label, attack._predict_fn = at.label, at.ranked
     attack.get_diff_logits_grads_batch_targeted = at.difference
-    threat, x = at.problem.threat, at.x
-    for target in range(2, 2 + min(attack.n_target_classes, at.ranked(x).shape[1] - 1)):
-        attack.target_class = target
+    threat, others = at.problem.threat, at.ranked(at.x).shape[1] - 1
+    for target in range(2, 2 + min(attack.n_target_classes, others)):
+        attack.target_class, x = target, at.x
+        at.calls = target * CALLS
         found = attack.attack_single_run(x, at.problem.y, is_targeted=True)
         inside = threat.length(found - x) <= threat.eps
         yield Run((threat.project(found, x),), found, ~at.once(found) & inside)

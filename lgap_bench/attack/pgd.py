@@ -9,11 +9,10 @@ from torch import Tensor
 
 from lgap_bench.attack import loss as losses
 from lgap_bench.attack.problem import Estimate, Problem, aim_captions, estimate
-from lgap_bench.attack.select import Worst, damage
+from lgap_bench.attack.select import Worst, broken, damage
 from lgap_bench.fraction import fraction
 from lgap_bench.noise import derive
 
-FIRST_CONFIRMED = 4  # fresh draws of a check before the rest of them are spent
 RECHECK_AFTER = 5  # steps before a sample that failed the fresh-draws check is checked again
 
 
@@ -135,22 +134,10 @@ class PGD:
             due = [a for a in wrong if self.confirm_draws and step - run.checked[a] >= RECHECK_AFTER]
             for a in due:
                 run.checked[a] = step
-            wrong = self._fooled(problem, run, due, restart, step)
+            wrong = broken(problem, run.x, due, self.confirm_draws, restart, 1 + step)
         run.broken[wrong] = True
         run.best[wrong] = run.x[wrong]
         return set(wrong)
-
-    def _fooled(self, problem: Problem, run: _Iterates, due: list[int], restart: int, step: int) -> list[int]:
-        """Those of the samples that are wrong on all `confirm_draws` fresh draws; the first right draw ends a check."""
-        asked = 0
-        while due and asked < self.confirm_draws:
-            count = min(FIRST_CONFIRMED + asked, self.confirm_draws - asked)  # 4, 8, 16, ...: most checks end at once
-            part = problem.take(due)
-            fresh = part.stream("select").draws(count, restart, 1 + step, first=asked)
-            fooled = (part.view.query(run.x[due], fresh).argmax(-1) != part.y).all(0).tolist()
-            due = [a for a, yes in zip(due, fooled, strict=True) if yes]
-            asked += count
-        return due
 
     def _settle(self, problem: Problem, run: _Iterates, restart: int) -> Tensor:
         """The worst of three iterates, two of high noisy loss and the last, on select draws that saw none of them."""
