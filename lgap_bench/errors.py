@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
 import errno
+import re
 
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
+
+from lgap_bench import CONF
 
 USERS = (ValueError, OSError, HydraException, OmegaConfBaseException)
 
@@ -30,8 +34,9 @@ def sentence(error: BaseException) -> str:
         )
     if "Could not override" in text:
         text += ": see `lgap-bench run --help` for groups and `lgap-bench run --cfg job` for keys"
-    if "Could not find" in text and "Available options" not in text:
-        text += ": `lgap-bench run --help` lists the choices, conf/experiment/ holds the experiments"
+    missing = re.search(r"Could not find '([^']+)'", text)
+    if missing:
+        text = f"{text[: missing.end()]}: {_choices(missing[1])}"
     if isinstance(error, OSError) and error.errno in (
         errno.EACCES,
         errno.EROFS,
@@ -41,3 +46,23 @@ def sentence(error: BaseException) -> str:
     ):
         text += ": if this folder cannot be written, choose another one with outputs=... (or --outputs)"
     return f"lgap-bench: {text}"
+
+
+def _choices(wanted: str) -> str:
+    """What stands in the deepest folder of conf/ that exists on the way to `wanted`, the likeliest first.
+
+    Hydra lists one folder's files alone, so that `subset=coup` would read as if there were none.
+    """
+    folder = CONF / wanted
+    while not folder.is_dir():
+        folder = folder.parent
+    place, name = folder.relative_to(CONF).as_posix(), (CONF / wanted).relative_to(folder).as_posix()
+    if place == ".":
+        return "`lgap-bench run --help` lists the groups and their choices"
+    below = sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml"))
+    here = [each for each in below if "/" not in each]
+    found = here if set(here) - {"none"} else below  # folders beside files are groups of their own: purifier/sampler
+    close = [each for each in found if name in each or each.split("/")[-1] in name]
+    close += [each for each in difflib.get_close_matches(name, found, 3, 0.5) if each not in close]
+    shown = [*close, *(each for each in found if each not in close)][:12]
+    return f"conf/{place} has {', '.join(shown)}" + (f" and {len(found) - 12} more" if len(found) > 12 else "")
