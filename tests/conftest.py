@@ -158,3 +158,9 @@ def _problem(
 def make_problem() -> Callable[..., Problem]:
     """`make_problem(classifier, x, ...)`; labels default to what the classifier says of x, ids to 100, 101, ..."""
     return _problem
+
+
+@pytest.fixture
+def ten(smooth: Callable[..., nn.Module]) -> nn.Module:
+    """A frozen classifier of ten classes, as many as AutoAttack's nine targets need."""
+    return smooth(classes=10).requires_grad_(False)
