@@ -77,15 +77,17 @@ def test_clean_and_attacked_images_are_counted_alike(tmp_path):
     assert (any_of[0]["natural"], any_of[0]["full_apgd"], majority[0]["full_apgd"]) == ("100.0", "0.0", "0.0")
 
 
-def test_the_worst_column_takes_per_image_and_seed_what_was_measured(tmp_path):
+def test_the_worst_column_is_per_image_and_of_the_seeds_that_met_most_attacks(tmp_path):
     a, b = [[1, 1, 0, 0]] * 2, [[0, 1, 1, 1]] * 2
     finding(tmp_path, "coup", "blind", a, 0, damage=[0.9, 0.1, 0.9, 0.9])
     finding(tmp_path, "coup", "full_apgd", b, 0, damage=[0.1, 0.9, 0.1, 0.1])
-    finding(tmp_path, "coup", "full_apgd", ALL, 1)
+    finding(tmp_path, "coup", "blind", ALL, 1)
     (row,) = swept(EXPERIMENTS, tmp_path, None)
     line = worst(row)
-    assert (line["robust"], line["seeds"], line["purifier"]) == ((50 + 100) / 2, 2, "coup")
-    assert line["natural_low"] == row.lines["full_apgd"]["natural_low"], "the line of most seeds"
+    assert (line["robust"], line["seeds"], line["purifier"]) == (50, 1, "coup"), (
+        "seed 1 has met the blind attacker alone"
+    )
+    assert line["natural_low"] == row.lines["blind"]["natural_low"], "the line of most seeds"
 
 
 def test_the_command_prints_and_writes_a_table_per_budget(tmp_path):

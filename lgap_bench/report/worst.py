@@ -91,7 +91,7 @@ def _compared(line: Mapping[str, Any]) -> int:
 
 
 def per_image(by_seed: Sequence[Sequence[Record]], asked_for: int) -> dict[str, Any]:
-    """The line of the worst attack per image, each seed's own. A seed may lack an attack: then it has met fewer.
+    """The line of the worst attack per image, each seed's own.
 
     Args:
         by_seed: for every seed the records of one defense under several attacks, on the same images.
@@ -100,7 +100,7 @@ def per_image(by_seed: Sequence[Sequence[Record]], asked_for: int) -> dict[str, 
     scored = [_one_seed(cells) for cells in by_seed]
     lost = np.any([failed for _, _, failed in scored], axis=0)
     natural = accuracy(np.asarray([clean for _, clean, _ in scored]))
-    first, compared = by_seed[0][0].summary(), max(len(cells) for cells in by_seed)
+    first, compared = by_seed[0][0].summary(), len(by_seed[0])
     line: dict[str, Any] = {"natural": natural.mean, "natural_any_of_k": natural.any_of_k}
     line |= {key: first[key] for key in ("eps", "norm", "n", "score_draws")}
     line |= {"dataset": first["dataset_name"], "view": "per sample", "seeds": len(by_seed), "failed": int(lost.sum())}
