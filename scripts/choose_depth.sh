@@ -13,5 +13,5 @@ $run 'purifier.t_star=choice(0.2)' purifier.sampler.dt=0.02,0.05 'purifier.sampl
 white="$lgap run -m outputs=$outputs dataset.split=validation purifier=diffpure,coup_unguided attack=full n=32 score_draws=5 threads=1"
 white="$white attack.steps=10 attack.draws=2 attack.step_size=eps/4 attack.select_draws=4 attack.confirm_draws=8"
 $white purifier.t_star=0.2,0.3,0.4 'purifier.sampler.dt=choice(0.1)' threat.eps=24/255,48/255
-$white 'purifier.t_star=choice(0.2)' 'purifier.sampler.dt=choice(0.05)' threat.eps=24/255,48/255
+$white purifier.t_star=0.2,0.3 'purifier.sampler.dt=choice(0.05)' threat.eps=24/255,48/255
 $lgap report --outputs "$outputs" --markdown
