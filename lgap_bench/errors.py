@@ -11,6 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from lgap_bench import CONF
 
+GROUPS = ("guidance", "sampler")  # folders of conf/purifier that are groups of their own, not purifiers
 USERS = (ValueError, OSError, HydraException, OmegaConfBaseException)
 
 
@@ -60,8 +61,7 @@ def _choices(wanted: str) -> str:
     if place == ".":
         return "`lgap-bench run --help` lists the groups and their choices"
     below = sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml"))
-    here = [each for each in below if "/" not in each]
-    found = here if set(here) - {"none"} else below  # folders beside files are groups of their own: purifier/sampler
+    found = [each for each in below if (CONF / place / each).parent.relative_to(folder).as_posix() not in GROUPS]
     close = [each for each in found if name in each or each.split("/")[-1] in name]
     close += [each for each in difflib.get_close_matches(name, found, 3, 0.5) if each not in close]
     shown = [*close, *(each for each in found if each not in close)][:12]

@@ -27,7 +27,7 @@ def torch_device(wanted: str) -> tuple[str, str]:
 
 def settle(cell: Mapping[str, Any]) -> None:
     """Set what a process has once: TF32, threads, determinism, the libraries' chatter. Each is a key of the cell, or fixed."""
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a cell never downloads: its weights were checked above
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a cell never downloads: who measures checks its files first
     import torch
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging

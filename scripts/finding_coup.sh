@@ -2,12 +2,12 @@
 # What COUP's guidance is worth under ever better attackers, in miniature: purifier x attack x budget x seed.
 #   scripts/finding_coup.sh [outputs] [n] [seeds] [budgets] [strong]
 # Two lanes work towards each other and never measure a cell twice; resumable. `strong` adds PGD-200 + EOT 20 on the exact
-# gradient on that many images, seed 0 (hours). DATASET= (empty) for paper scale, where n counts among the paper's 512 images.
+# gradient on that many images, seed 0 (hours). DATASET= (empty) for paper scale: the paper's 512 images.
 set -uo pipefail
 outputs=${1:-outputs}
-n=${2:-200}
 seeds=${3:-0,1,2}
 scale=${DATASET-digits}
+n=${2:-$([ "$scale" = digits ] && echo 200 || echo 512)}
 budgets=${4:-$([ "$scale" = digits ] && echo 24/255,48/255 || echo 8/255)}
 strong=${5:-}
 lgap=${LGAP_BENCH:-.venv/bin/lgap-bench}

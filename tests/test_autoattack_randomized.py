@@ -89,7 +89,9 @@ def test_members_look_at_no_single_draw_on_a_randomized_view(ten, images, make_p
 
 @pytest.mark.parametrize("size", [1, 3, 8])
 @pytest.mark.parametrize("members", [["apgd-ce", "apgd-dlr"], ["apgd-t"], ["fab-t", "apgd-ce"]])
-def test_a_broken_sample_is_spared_further_runs_and_the_others_never_notice(ten, images, make_problem, members, size):
+def test_a_broken_sample_is_spared_further_runs_and_the_others_never_notice(
+    ten, images, make_problem, monkeypatch, members, size
+):
     """Square is left out: its squares are the chunk's."""
     y = ten(images(size)).argmax(1)
     y[0] = (y[0] + 1) % 10  # broken before the first step
@@ -105,30 +107,44 @@ def test_a_broken_sample_is_spared_further_runs_and_the_others_never_notice(ten,
         assert not problem.published["as_published"][0]
         return found, sum(rows)
 
-    (spared, fewer), (never, all_) = attack(32), attack(0)
+    gone: set[int] = set()
+
+    def noted(*given) -> list[int]:
+        found = broken(*given)
+        gone.update(found)
+        return found
+
+    monkeypatch.setattr("lgap_bench.attack.autoattack.broken", noted)
+    never, all_ = attack(0)
+    assert not gone
+    spared, fewer = attack(32)
     assert fewer < all_
-    part = make_problem(ten, images(size), y, Jitter(), threat=THREATS["linf"])
-    gone = set(broken(part, spared, range(size), 32, 9, 9))  # on other draws than those that decided
     assert 0 in gone
+    assert size < 8 or len(gone) < size, "a test in which all leave would say little"
     for row in set(range(size)) - gone:
         assert torch.equal(spared[row], never[row]), "who leaves must not change what the others meet"
 
 
-def test_one_right_draw_in_thirty_two_keeps_a_sample_in_the_attack(ten, images, make_problem):
-    """Half of the draws wrong is broken by the library's count, not by ours."""
+@pytest.mark.parametrize("lucky", [0, 5, 31])
+def test_one_right_draw_in_thirty_two_keeps_a_sample_in_the_attack(ten, images, make_problem, lucky):
+    """Purified right on draw `lucky` alone, whichever look that falls into."""
+    x = images(8)
+    problem = make_problem(ten, x, ten(x).argmax(1))
+    right = set(problem.stream("select").draws(1, 3, 1, first=lucky).keys)
 
-    class Coin(Purifier):
+    class Once(Purifier):
         randomized = True
 
         def forward(self, x: Tensor, noise: Noise, observed: list[str] | None = None) -> Tensor:
-            return torch.where(noise.normal(x[:, :1, :1, :1], "coin") > 0, x, 1 - x)
+            chosen = torch.tensor([key in right for key in noise.keys]).view(-1, 1, 1, 1)
+            return torch.where(chosen, x, 1 - x)
 
-    x = images(8)
-    problem = make_problem(ten, x, ten(x).argmax(1), Coin())
-    wrong = ten(1 - x).argmax(1) != problem.y
-    assert wrong.any()
-    assert not set(broken(problem, x, range(8), 32, 0, 1)) & set(wrong.nonzero().flatten().tolist())
-    assert broken(problem, x, range(8), 0, 0, 1) == []
+    problem = make_problem(ten, x, problem.y, Once())
+    wrong = [i for i, bad in enumerate((ten(1 - x).argmax(1) != problem.y).tolist()) if bad]
+    assert wrong
+    assert broken(problem, x, wrong, 32, 3, 1) == []
+    assert broken(problem, x, wrong, 32, 3, 2) == wrong, "other draws, none of them right"
+    assert broken(problem, x, wrong, 0, 3, 2) == [], "without draws nobody leaves"
 
 
 def test_noise_belongs_to_the_sample_not_to_the_chunk(ten, images, make_problem):

@@ -82,12 +82,12 @@ def test_the_worst_column_is_per_image_and_of_the_seeds_that_met_most_attacks(tm
     finding(tmp_path, "coup", "blind", a, 0, damage=[0.9, 0.1, 0.9, 0.9])
     finding(tmp_path, "coup", "full_apgd", b, 0, damage=[0.1, 0.9, 0.1, 0.1])
     finding(tmp_path, "coup", "blind", ALL, 1)
-    (row,) = swept(EXPERIMENTS, tmp_path, None)
-    line = worst(row)
-    assert (line["robust"], line["seeds"], line["purifier"]) == (50, 1, "coup"), (
-        "seed 1 has met the blind attacker alone"
-    )
-    assert line["natural_low"] == row.lines["blind"]["natural_low"], "the line of most seeds"
+    finding(tmp_path, "lgap", "blind", ALL, 0)
+    finding(tmp_path, "lgap", "bpda", ALL, 1)
+    rows = {row.facts["purifier"]: row for row in swept(EXPERIMENTS, tmp_path, None)}
+    line = worst(rows["coup"])
+    assert (line["robust"], line["seeds"], line["compared"]) == (50, 1, 2), "seed 1 has met the blind attacker alone"
+    assert worst(rows["lgap"]) is None, "two attacks, but none of the seeds met both"
 
 
 def test_the_command_prints_and_writes_a_table_per_budget(tmp_path):

@@ -11,6 +11,7 @@ from cells import lgap_bench
         (["dataset=cifar10", "subset=cifar10/coup512"], "conf/subset/cifar10 has coup_512"),
         (["purifier=coupp"], "conf/purifier has coup, "),
         (["purifier=coup", "purifier/sampler=odde"], "conf/purifier/sampler has ode, "),
+        (["captioner=blip"], "digits/blip"),
         (["threat=digits/linff"], "conf/threat/digits has linf, "),
         (["experiment=coup/tabel1/undefended"], "table1/undefended"),
     ],

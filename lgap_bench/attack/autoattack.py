@@ -5,7 +5,8 @@ numbers are the chunk's (it hides which samples it passes on), seeded by the cel
 attack means over draws (lgap_bench/attack/expectation.py), and the worst image per sample is chosen on `select` draws;
 noise and random starts are the sample's, only Square's squares are the chunk's. The library spares a sample all further
 runs once one draw is wrong; here it leaves when `confirm_draws` fresh draws are all wrong.
-Either way the library's own count is written to `problem.published["as_published"]`, (B,), true where it says robust.
+Either way the library's own count is written to `problem.published["as_published"]`, (B,), true where it says robust; for a
+sample that has left it is what the count said then, on a closing draw that depends on when the chunk's others left.
 """
 
 from __future__ import annotations
@@ -66,6 +67,8 @@ class AutoAttack:
         n_iter: steps of APGD and FAB. With fewer than 100 it is not AutoAttack: for tests.
         n_queries: queries of Square; the library's is 5000.
         select_draws: fresh draws on which members and iterates are compared under a randomized view.
+        confirm_draws: under a randomized view a sample is spared further runs when all of these fresh draws are wrong; 0: it
+            meets every run. Deterministic views go by the library.
     """
 
     version: str = "standard"

@@ -1,8 +1,8 @@
 """AutoAttack's members on a randomized view: its own code, fed with means over draws, without single-draw filters.
 
 The library decides by single draws whom to attack, when a sample is broken and which iterate to return; on a randomized
-defense each of these keeps lucky samples unmoved. Here the library's inner loops are called directly on the whole chunk,
-so every row is a known sample, and every number they see is a mean over the EOT draws (Athalye et al. 2018).
+defense each of these keeps lucky samples unmoved. Here the library's inner loops are called directly on all samples that have
+not left, so every row is a known sample, and every number they see is a mean over the EOT draws (Athalye et al. 2018).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from lgap_bench.attack import loss as losses
 from lgap_bench.attack.problem import Loss, Problem, estimate
 from lgap_bench.noise import Noise
 
-CALLS = 2**20  # FAB's closing search is left out where no sample has succeeded: the next target's noise must not shift
+CALLS = 2**20  # calls that a target of FAB may make: the next one's noise does not hang on how many it made
 
 
 @dataclass

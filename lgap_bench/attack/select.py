@@ -57,8 +57,8 @@ class Worst:
 def broken(problem: Problem, x: Tensor, rows: Sequence[int], draws: int, restart: int, step: int) -> list[int]:
     """Those of the samples `rows` whose images in x are wrong on all of so many fresh `select` draws; of 0 draws none.
 
-    A sample that is may leave an attack on a randomized view: with 32 draws it is right in less than a tenth of all, at
-    95 % confidence. The first right draw ends a check, so that most end at once.
+    A sample that is may leave an attack on a randomized view. One that is right in a tenth of all draws passes 32 with
+    probability 0.03, at each check. The first right draw ends a check, so that most end at once.
     """
     due, asked = list(rows) if draws else [], 0
     while due and asked < draws:

@@ -16,7 +16,7 @@ COLORS = ("#1b7837", "#2166ac", "#b8860b", "#b2182b", "#762a83", "#e08214", "#00
 COLUMNS = (
     "purifier", "differs", "attack", "view", "natural", "natural_low", "natural_high", "robust", "robust_low", "robust_high",
     "natural_any_of_k", "any_of_k", "natural_majority_of_k", "majority_of_k", "score_draws", "seeds", "n", "norm", "eps",
-    "dataset", "classifier", "failed", "status", "records", "seconds",
+    "dataset", "classifier", "compared", "failed", "status", "records", "seconds",
 )  # fmt: skip
 WORST = "worst"  # the worst attack per image, chosen on select draws
 Panel = tuple[str, str, str, int]  # data set, norm, eps, n: rows that may be compared with one another
@@ -29,8 +29,8 @@ def report(name: str, outputs: Path, dataset: str | None, markdown: bool) -> Non
     attacks = [experiment.rsplit("/", 1)[1] for experiment in wanted["experiments"]]
     rows = swept(wanted["experiments"], outputs, dataset)
     for row in rows:
-        if len(row.lines) > 1:
-            row.lines[WORST] = worst(row)
+        if (line := worst(row)) is not None:
+            row.lines[WORST] = line
     if not rows:
         raise ValueError(
             f"table={name}: no record of its experiments in {outputs / 'records'}: run {wanted['script']} first"
@@ -54,13 +54,18 @@ def report(name: str, outputs: Path, dataset: str | None, markdown: bool) -> Non
     )
 
 
-def worst(row: Row) -> dict[str, Any]:
-    """The line of the worst attack per image, of the seeds that met most attacks: one that met few would look robust."""
-    shared = {key: value for key, value in row.best_measured.items() if key.startswith("natural")} | row.facts
-    most = max(len(records) for records in row.seeds.values())
-    by_seed = [records for _, records in sorted(row.seeds.items()) if len(records) == most]
-    seconds = sum(line["seconds"] for line in row.lines.values())
-    return {**shared, **per_image(by_seed, len(row.lines)), "seconds": seconds}
+def worst(row: Row) -> dict[str, Any] | None:
+    """The line of the worst attack per image, of the seeds that met the largest set of attacks; None for a set of one.
+
+    A seed that met fewer would look robust. `compared` says how many attacks it is the worst of.
+    """
+    met = {seed: tuple(records) for seed, records in row.seeds.items()}
+    largest = max(met.values(), key=len)
+    if len(largest) < 2:
+        return None
+    by_seed = [list(row.seeds[seed].values()) for seed in sorted(met) if met[seed] == largest]
+    seconds = sum(row.lines[attack]["seconds"] for attack in largest)
+    return {**row.facts, **per_image(by_seed, len(largest)), "compared": len(largest), "seconds": seconds}
 
 
 def tables(held: Sequence[tuple[str, Row]], attacks: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
@@ -150,7 +155,8 @@ def _shown(line: Mapping[str, Any], key: str) -> str | None:
     if line.get(key) is None:
         return None
     interval = f" ({line[f'{key}_low']:.1f}-{line[f'{key}_high']:.1f})" if f"{key}_low" in line else ""
-    return f"{line[key]:.1f}{interval}"
+    of = f", of {line['compared']}" if "compared" in line else ""
+    return f"{line[key]:.1f}{interval}{of}"
 
 
 def _range(seeds: Sequence[int]) -> str:

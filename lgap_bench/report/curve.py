@@ -24,7 +24,7 @@ def report(name: str, outputs: Path, dataset: str | None, markdown: bool) -> Non
     if not rows:
         raise ValueError(f"table={name}: no record of its experiments in {outputs / 'records'}: run {wanted['script']}")
     found = points(rows, wanted["key"])
-    shown = [{**point, "value": f"{point['value']:g}"} for point in found]  # tables round to one digit: 0.05 is no 0.1
+    shown = [{**point, "value": str(point["value"])} for point in found]  # tables round to one digit: 0.05 is no 0.1
     print(f"{table['title']}, over {wanted['key']}\n\n{(as_markdown if markdown else as_text)(shown, COLUMNS)}\n")
     stem = outputs / "tables" / name.replace("/", "-")
     write_csv(found, stem.with_suffix(".csv"), (*COLUMNS, "natural_low", "natural_high", "majority_of_k", "records"))

@@ -23,13 +23,13 @@ class Row:
         identity: all that identifies it, flattened (`purifier.t_star`), without attack, view and seed.
         facts: names and numbers that every attack's line shares (`purifier`, `classifier`, `dataset`, `norm`, `eps`, `n`).
         lines: experiment's last name -> merged line, as `table.merge` makes it.
-        seeds: seed -> the records of all experiments measured with it.
+        seeds: seed -> experiment's last name -> the record measured with it.
     """
 
     identity: dict[str, Any]
     facts: dict[str, Any]
     lines: dict[str, dict[str, Any]] = field(default_factory=dict)
-    seeds: dict[int, list[Record]] = field(default_factory=lambda: defaultdict(list))
+    seeds: dict[int, dict[str, Record]] = field(default_factory=lambda: defaultdict(dict))
 
     @property
     def best_measured(self) -> Mapping[str, Any]:
@@ -57,7 +57,7 @@ def swept(experiments: Sequence[str], outputs: Path, dataset: str | None) -> lis
                 )
             row.lines[name] = line
             for record in group:
-                row.seeds[record.summary()["seed"]].append(record)
+                row.seeds[record.summary()["seed"]][name] = record
     return list(rows.values())
 
 

@@ -101,7 +101,8 @@ def per_image(by_seed: Sequence[Sequence[Record]], asked_for: int) -> dict[str, 
     lost = np.any([failed for _, _, failed in scored], axis=0)
     natural = accuracy(np.asarray([clean for _, clean, _ in scored]))
     first, compared = by_seed[0][0].summary(), len(by_seed[0])
-    line: dict[str, Any] = {"natural": natural.mean, "natural_any_of_k": natural.any_of_k}
+    line: dict[str, Any] = {"natural": natural.mean, "natural_low": natural.low, "natural_high": natural.high}
+    line |= {"natural_any_of_k": natural.any_of_k, "natural_majority_of_k": natural.majority_of_k}
     line |= {key: first[key] for key in ("eps", "norm", "n", "score_draws")}
     line |= {"dataset": first["dataset_name"], "view": "per sample", "seeds": len(by_seed), "failed": int(lost.sum())}
     line |= {"attack": f"worst of {compared}" + ("" if compared == asked_for else f" ({asked_for} asked for)")}
