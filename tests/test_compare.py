@@ -3,12 +3,15 @@
 import csv
 import json
 
+import numpy as np
 import pytest
 from cells import lgap_bench
 from test_paper_tables import ALL, HALF, NONE, N, lines, record
 
 from lgap_bench.report.compare import tables, worst
 from lgap_bench.report.curve import points
+from lgap_bench.report.paired import differences as paired
+from lgap_bench.report.paired import interval
 from lgap_bench.report.swept import differences, swept
 
 NAMES = ("blind", "bpda", "full_detached", "full_apgd")
@@ -88,6 +91,27 @@ def test_the_worst_column_is_per_image_and_of_the_seeds_that_met_most_attacks(tm
     line = worst(rows["coup"])
     assert (line["robust"], line["seeds"], line["compared"]) == (50, 1, 2), "seed 1 has met the blind attacker alone"
     assert worst(rows["lgap"]) is None, "two attacks, but none of the seeds met both"
+
+
+def test_a_difference_is_taken_image_by_image(tmp_path):
+    for seed in (0, 1):
+        finding(tmp_path, "coup", "full_apgd", [[1, 1, 1, 0]] * 2, seed)
+        finding(tmp_path, "coup_unguided", "full_apgd", [[1, 1, 0, 0], [1, 0, 0, 0]], seed)
+    finding(tmp_path, "coup", "blind", ALL, 0)
+    finding(tmp_path, "coup_unguided", "blind", ALL, 1)
+    held = [(row.facts["purifier"], row) for row in swept(EXPERIMENTS, tmp_path, None)]
+    (line,) = paired(held, [["coup", "coup_unguided"], ["lgap_coup", "lgap"]], ["full_apgd", "blind", "bpda"])
+    assert line["difference"] == "coup - coup_unguided"
+    assert line["full_apgd"].startswith("+37.5 ("), "(0 + 0.5 + 1 + 0) / 4"
+    assert line["blind"] is line["bpda"] is None, "no seed of both, and no record at all"
+    assert paired(held, [["coup", "coup_unguided"]], ["bpda"]) == []
+
+
+def test_an_equal_shift_of_all_images_has_no_width_and_one_image_has():
+    assert interval(np.full((2, 5), 3.0)) == (3.0, 3.0, 3.0)
+    mean, low, high = interval(np.asarray([[10.0, 0.0, 0.0, 0.0]]))
+    assert (mean, low) == (2.5, 0.0)
+    assert 5 <= high <= 10
 
 
 def test_the_command_prints_and_writes_a_table_per_budget(tmp_path):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lgap_bench.report import paper
+from lgap_bench.report.paired import differences as differences_of_pairs
 from lgap_bench.report.swept import Row, differences, swept
 from lgap_bench.report.table import as_markdown, as_text, write_csv
 from lgap_bench.report.worst import per_image
@@ -41,7 +42,10 @@ def report(name: str, outputs: Path, dataset: str | None, markdown: bool) -> Non
     page = f"# {table['title']}\n"
     for (which, norm, eps, n), held in panels.items():
         measured = [attack for attack in (*attacks, WORST) if any(attack in row.lines for _, row in held)]
-        for title, cells in tables(held, measured).items():
+        parts = tables(held, measured)
+        if paired := differences_of_pairs(held, wanted.get("pairs", ()), [a for a in measured if a != WORST]):
+            parts["difference of the means on the same images, in points (95 % interval)"] = paired
+        for title, cells in parts.items():
             head = f"{which}, {norm} {eps}, {n} images: {title}"
             columns = list(cells[0])
             text += f"\n{head}\n\n{(as_markdown if markdown else as_text)(cells, columns)}\n"

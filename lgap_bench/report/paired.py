@@ -1,0 +1,66 @@
+"""Two defenses on the same images: the difference of their robust accuracies, image by image."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from lgap_bench.record import Record
+from lgap_bench.report.swept import Row
+
+RESAMPLES = 4000
+
+
+def differences(
+    held: Sequence[tuple[str, Row]], pairs: Sequence[Sequence[str]], attacks: Sequence[str]
+) -> list[dict[str, Any]]:
+    """One line per pair of labels, a column per attack: `+2.2 (0.4 to 4.2)` points; pairs that were not measured are left out.
+
+    Each defense is under its own attack. Intervals of single defenses overlap where images are alike hard for both; those
+    of the difference do not count that twice.
+    """
+    rows = dict(held)
+    lines = []
+    for first, second in pairs:
+        if first in rows and second in rows:
+            told = {attack: _told(rows[first], rows[second], attack) for attack in attacks}
+            lines.append({"difference": f"{first} - {second}", **told})
+    return lines if any(any(list(line.values())[1:]) for line in lines) else []
+
+
+def _told(first: Row, second: Row, attack: str) -> str | None:
+    both = [_rates(row, attack) for row in (first, second)]
+    seeds = sorted(both[0].keys() & both[1].keys())
+    if not seeds:
+        return None
+    if any(both[0][seed].keys() != both[1][seed].keys() for seed in seeds):
+        raise ValueError(f"{attack}: two defenses were measured on different images: measure both with the same n")
+    kept = [i for i in both[0][seeds[0]] if not any(np.isnan(side[seed][i]) for side in both for seed in seeds)]
+    rates = [[[side[seed][i] for i in kept] for seed in seeds] for side in both]
+    mean, low, high = interval(100 * (np.asarray(rates[0]) - np.asarray(rates[1])))
+    return f"{mean:+.1f} ({low:.1f} to {high:.1f})"
+
+
+def interval(points: np.ndarray[Any, Any], resamples: int = RESAMPLES) -> tuple[float, float, float]:
+    """Mean of (seeds, images) and the 95 % interval of a bootstrap over images and seeds; it has its own generator."""
+    random, (seeds, images) = np.random.default_rng(0), points.shape
+    means = [
+        points[np.ix_(random.integers(seeds, size=seeds), random.integers(images, size=images))].mean()
+        for _ in range(resamples)
+    ]
+    low, high = np.quantile(means, [0.025, 0.975])
+    return float(points.mean()), float(low), float(high)
+
+
+def _rates(row: Row, attack: str) -> Mapping[int, dict[int, float]]:
+    """Seed -> image -> share of right draws, NaN where the attack failed."""
+    records: dict[int, Record] = {seed: found[attack] for seed, found in row.seeds.items() if attack in found}
+    rates = {}
+    for seed, record in records.items():
+        samples = record.samples()
+        right = np.asarray(samples["attacked_prediction"]) == np.asarray(samples["label"])[:, None]
+        share = np.where(np.asarray(samples["failed"], dtype=bool), np.nan, right.mean(1))
+        rates[seed] = dict(zip((int(i) for i in samples["id"]), share.tolist(), strict=True))
+    return rates
