@@ -39,9 +39,8 @@ class Worst:
     def always_wrong(self) -> Tensor:
         """Whether the image that is held is wrong on every one of these draws, (B,)."""
         draws = len(self.noise) // len(self.x)
-        return (
-            self.damage > 1 - 0.5 / draws
-        )  # one right draw costs 1 / draws, and the margin counts less than 0.4 / draws
+        # One right draw costs 1 / draws, and the margin counts less than 0.4 / draws.
+        return self.damage > 1 - 0.5 / draws
 
     def offer(self, x: Tensor, rows: Sequence[int] | None = None) -> None:
         """Keep the images of x, all or those of some `rows`, that do more damage than what is held."""

@@ -19,7 +19,8 @@ def differences(
     """One line per pair of labels, a column per attack: `+2.2 (0.4 to 4.2)` points; pairs that were not measured are left out.
 
     Each defense is under its own attack. Intervals of single defenses overlap where images are alike hard for both; those
-    of the difference do not count that twice.
+    of the difference do not count that twice. Images whose attack failed on either side are left out. Raises ValueError where
+    the two were measured on different images.
     """
     rows = dict(held)
     lines = []
@@ -38,13 +39,18 @@ def _told(first: Row, second: Row, attack: str) -> str | None:
     if any(both[0][seed].keys() != both[1][seed].keys() for seed in seeds):
         raise ValueError(f"{attack}: two defenses were measured on different images: measure both with the same n")
     kept = [i for i in both[0][seeds[0]] if not any(np.isnan(side[seed][i]) for side in both for seed in seeds)]
+    if not kept:
+        return None
     rates = [[[side[seed][i] for i in kept] for seed in seeds] for side in both]
     mean, low, high = interval(100 * (np.asarray(rates[0]) - np.asarray(rates[1])))
     return f"{mean:+.1f} ({low:.1f} to {high:.1f})"
 
 
 def interval(points: np.ndarray[Any, Any], resamples: int = RESAMPLES) -> tuple[float, float, float]:
-    """Mean of (seeds, images) and the 95 % interval of a bootstrap over images and seeds; it has its own generator."""
+    """Mean of (seeds, images) and the 95 % interval of a bootstrap over images and seeds.
+
+    Draws are not resampled: their noise is part of what sets images apart. The bootstrap has its own generator.
+    """
     random, (seeds, images) = np.random.default_rng(0), points.shape
     means = [
         points[np.ix_(random.integers(seeds, size=seeds), random.integers(images, size=images))].mean()
