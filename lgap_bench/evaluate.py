@@ -233,9 +233,11 @@ def summarise(chunks: list[Chunk]) -> dict[str, Any]:
         if f"{name}_caption_label" in chunks[0]:
             named = np.concatenate([chunk[f"{name}_caption_label"] for chunk in chunks])
             summary[f"caption_label_{name}"] = 100 * float(named[chosen].mean()) if chosen.any() else None
-    if any("as_published" in chunk for chunk in chunks) and kept.any():
-        flags = [chunk.get("as_published", np.zeros(len(chunk["id"]), bool)) for chunk in chunks]
-        summary["as_published"] = 100 * float(np.concatenate(flags)[kept].mean())
+    columns = dict.fromkeys(name for chunk in chunks for name in chunk)
+    for column in [name for name in columns if name == "as_published" or name.startswith("found_by_")]:
+        flags = np.concatenate([chunk.get(column, np.zeros(len(chunk["id"]), bool)) for chunk in chunks])
+        if kept.any():
+            summary[column] = 100 * float(flags[kept].mean())
     summary["score_draws"] = int(chunks[0]["clean_prediction"].shape[0])
     for column, scale in _CAPTION_MEANS.items():
         if kept.any() and all(column in chunk for chunk in chunks):

@@ -192,6 +192,10 @@ def one_screen(record: Record) -> str:
         lines.append(f"  attacked captions that say what the attack aimed at: {s['attacked_caption_target']:.1f}")
     if "as_published" in s:
         lines.append(f"  the library's own count (as_published): {s['as_published']:.1f}")
+    finders = {key.removeprefix("found_by_"): value for key, value in s.items() if key.startswith("found_by_")}
+    if len(finders) > 1:
+        shares = ", ".join(f"{name} {value:.0f} %" for name, value in finders.items())
+        lines.append(f"  the worst image was found by: {shares}")
     if "gradient_cosine" in s:
         lines.append(
             f"  this view's gradient beside the exact one (at most 4 images): cosine {s['gradient_cosine']:.3f}, signs agree {s['gradient_signs']:.1f} %"

@@ -125,6 +125,22 @@ def test_a_broken_sample_is_spared_further_runs_and_the_others_never_notice(
         assert torch.equal(spared[row], never[row]), "who leaves must not change what the others meet"
 
 
+def test_the_record_names_the_member_that_did_the_damage(ten, images, make_problem):
+    """Cross-entropy of so steep a model has no gradient in float32: beyond its random start, only DLR's ratio gets anywhere."""
+
+    class Steep(torch.nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return 1e5 * ten(x)
+
+    x = images(8)
+    problem = make_problem(Steep(), x, ten(x).argmax(1), Jitter(), threat=Threat("linf", 64 / 255))
+    AutoAttack("rand", draws=2, n_iter=10, confirm_draws=0)(problem)
+    by_ce, by_dlr = (problem.published[f"found_by_{name}"] for name in ("apgd-ce", "apgd-dlr"))
+    assert torch.equal(by_ce, ~by_dlr), "every sample has one finder"
+    first, second = ten(x).topk(2).values.T
+    assert by_dlr.tolist() == (first - second > 0.2).tolist(), "a random start breaks what is nearly even"
+
+
 @pytest.mark.parametrize("lucky", [0, 5, 31])
 def test_one_right_draw_in_thirty_two_keeps_a_sample_in_the_attack(ten, images, make_problem, lucky):
     """Purified right on draw `lucky` alone, whichever look that falls into."""

@@ -39,6 +39,8 @@ def test_every_attack_runs_against_lgap_and_shows_its_view(tmp_path, attack):
     assert summary["attack_name"] == attack
     assert summary["view_name"] in ("none", "blind", "bpda", "full", "caption", "query")
     assert ("as_published" in summary) == attack.startswith(("apgd", "autoattack"))
+    shares = [value for key, value in summary.items() if key.startswith("found_by_")]
+    assert sum(shares) == pytest.approx(100 * ("as_published" in summary))
     assert (summary["mean_linf"] == 0) == (attack == "none")
     assert 0 < summary["attacked_caption_bleu"] <= summary["attacked_caption_rouge"] <= 100
     assert ("attacked_caption_target" in summary) == attack.endswith(("_nearest", "_unrelated"))

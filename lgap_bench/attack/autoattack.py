@@ -7,6 +7,7 @@ noise and random starts are the sample's, only Square's squares are the chunk's.
 runs once one draw is wrong; here it leaves when `confirm_draws` fresh draws are all wrong.
 Either way the library's own count is written to `problem.published["as_published"]`, (B,), true where it says robust; for a
 sample that has left it is what the count said then, on a closing draw that depends on when the chunk's others left.
+Under a randomized view `found_by_<member>`, (B,), says whose image was the worst; the library's own run does not tell.
 """
 
 from __future__ import annotations
@@ -142,6 +143,7 @@ def _every_sample(problem: Problem, library: Any, settings: APGD | AutoAttack) -
     torch.manual_seed(problem.seed)  # Square's squares; as the library does, but inside the fence
     worst = Worst(problem, problem.stream("select").draws(settings.select_draws))
     robust = Expectation(problem, 1, member=len(library.attacks_to_run)).once(problem.x)
+    finder = torch.full_like(problem.y, -1)
     gone: set[int] = set()
     for number, name in enumerate(library.attacks_to_run):
         at = Expectation(problem, settings.draws, number)
@@ -151,7 +153,7 @@ def _every_sample(problem: Problem, library: Any, settings: APGD | AutoAttack) -
         left[begun] = at.once(at.x)
         for place, run in enumerate(_runs(name, library, at, settings.n_iter)):
             for candidate in run.candidates:
-                worst.offer(candidate.to(problem.x.dtype), at.rows)
+                finder[worst.offer(candidate.to(problem.x.dtype), at.rows)] = number
             for row, image, fooled in zip(at.rows, run.returned, run.fooled.tolist(), strict=True):
                 if fooled and left[row]:
                     returned[row], left[row] = image, False
@@ -163,6 +165,8 @@ def _every_sample(problem: Problem, library: Any, settings: APGD | AutoAttack) -
         if len(gone) == len(robust):
             break
     problem.published["as_published"] = robust
+    for number, name in enumerate(library.attacks_to_run):
+        problem.published[f"found_by_{name}"] = finder == number
     return worst.x
 
 

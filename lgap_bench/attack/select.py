@@ -42,8 +42,8 @@ class Worst:
         # One right draw costs 1 / draws, and the margin counts less than 0.4 / draws.
         return self.damage > 1 - 0.5 / draws
 
-    def offer(self, x: Tensor, rows: Sequence[int] | None = None) -> None:
-        """Keep the images of x, all or those of some `rows`, that do more damage than what is held."""
+    def offer(self, x: Tensor, rows: Sequence[int] | None = None) -> Tensor:
+        """Keep the images of x, all or those of some `rows`, that do more damage than what is held; the rows that changed."""
         index = list(range(len(self.x)) if rows is None else rows)
         draws = len(self.noise) // len(self.x)
         noise = self.noise.take([draw * len(self.x) + i for draw in range(draws) for i in index])
@@ -51,6 +51,7 @@ class Worst:
         held = torch.tensor(index, device=self.x.device)
         worse = found > self.damage[held]
         self.x[held[worse]], self.damage[held[worse]] = x[worse], found[worse]
+        return held[worse]
 
 
 def broken(problem: Problem, x: Tensor, rows: Sequence[int], draws: int, restart: int, step: int) -> list[int]:
