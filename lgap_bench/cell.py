@@ -12,6 +12,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from lgap_bench import weights as weight_files
+from lgap_bench.limit import refuse_beyond
 
 NUMERICS_VERSION = 2  # raised with every change of results; tests/test_frozen.py guards it
 GROUPS = ("dataset", "classifier", "purifier", "attack", "view", "threat")
@@ -40,8 +41,12 @@ def resolve(cfg: DictConfig, choices: Mapping[str, str]) -> dict[str, Any]:
     so a part that is not used is neither loaded nor counted in the identity.
     """
     _same_space(cfg, choices)
+    threat = OmegaConf.to_container(cfg.threat, resolve=True)
+    assert isinstance(threat, dict)
+    refuse_beyond(threat, "threat.")  # other parts look up what the norm's name says
     plain = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(plain, dict)
+    _chosen_by_group(plain)
     cell = {str(key): value for key, value in plain.items() if key not in ("prior", "captioner", "experiment", "hydra")}
     for group in (*GROUPS, *STAGES, "subset"):
         cell[f"{group}_name"] = choices[group]
@@ -67,6 +72,17 @@ def _same_space(cfg: DictConfig, choices: Mapping[str, str]) -> None:
         raise ValueError(
             f"view={choices['view']} with purifier={choices['purifier']}: it needs a purifier with a {seen} prior, use purifier=diffpure or coup, or another view"
         )
+
+
+def _chosen_by_group(plain: Mapping[Any, Any]) -> None:
+    """Refuse a part written as a value: `purifier.sampler=ode` sets the word, `purifier/sampler=ode` chooses the part."""
+    groups = {"prior": "prior", "captioner": "captioner", "guidance": "purifier/guidance", "sampler": "purifier/sampler"}
+    for owner in ("purifier", "view"):
+        for key in groups.keys() & plain[owner].keys():
+            value, group = plain[owner][key], groups[key] + ("@view.sampler" if owner == "view" else "")
+            if not isinstance(value, dict) and not (value is None and key in ("guidance", "captioner")):
+                text = "null" if value is None else value
+                raise ValueError(f"{owner}.{key}={text} is no part: choose one by its group, {group}=<name>")
 
 
 def experiment(choices: Mapping[str, str]) -> str | None:

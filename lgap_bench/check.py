@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from lgap_bench import weights as weight_files
-from lgap_bench.combination import fits_together, paths, require_package, within
+from lgap_bench.combination import fits_together, paths, require_package
 from lgap_bench.fraction import fraction
+from lgap_bench.limit import refuse_beyond
 from lgap_bench.purifier import settings
 from lgap_bench.purifier.times import timesteps
 
@@ -16,21 +17,12 @@ from lgap_bench.purifier.times import timesteps
 def check(cell: dict[str, Any]) -> None:
     """Raise ValueError for the first thing in a resolved cell config that cannot work."""
     _subset(cell)
-    _limits(cell, "")
+    refuse_beyond(cell)
     _budget(cell)
     _sizes(cell)
     fits_together(cell)
     settings.fits(cell)
     _synonyms(cell)
-
-
-def _limits(node: dict[str, Any], path: str) -> None:
-    for key, limit in node.get("limits", {}).items():
-        if not within(node.get(key), limit):
-            raise ValueError(f"{path}{key}={node.get(key)} is not in {limit}: see the comment beside it in conf/")
-    for key, child in node.items():
-        if isinstance(child, dict) and key != "limits":
-            _limits(child, f"{path}{key}.")
 
 
 def _budget(cell: dict[str, Any]) -> None:

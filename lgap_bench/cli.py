@@ -10,6 +10,7 @@ USAGE = """lgap-bench: how robust is a classifier behind an adversarial purifier
 
   lgap-bench run [group=name ...] [key=value ...]    measure one cell (or -m to sweep): see `lgap-bench run --help`
   lgap-bench report [--outputs DIR] [--csv FILE] [--markdown]    one table of all records, seeds merged
+  lgap-bench report table=coup/1 [dataset=digits]    a paper's table, published beside measured
   lgap-bench report --captions [...]                 what the attacks did to the captions: label word, BLEU, ROUGE-L
   lgap-bench demo [--outputs DIR]                    LGAP against ever better attackers, in miniature
   lgap-bench --version
@@ -26,7 +27,9 @@ def main() -> None:
 
         print(__version__)
     elif command in ("run", "report", "demo"):
-        sys.argv = [f"lgap-bench {command}", *rest]
+        # argparse takes the keys in one piece: a flag between them would make the second piece unknown.
+        sweep = [word for word in rest if word in ("-m", "--multirun")]
+        sys.argv = [f"lgap-bench {command}", *sweep, *(word for word in rest if word not in sweep)]
         one_line_errors(_COMMANDS[command])
     else:
         print(f"lgap-bench: {command} is not a command: use run, report or demo", file=sys.stderr)

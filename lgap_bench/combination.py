@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
-import re
 from typing import Any
 
 from lgap_bench.attack.refused import NOT_AUTOATTACK
 from lgap_bench.cell import STAGES
 from lgap_bench.fraction import fraction
-
-_INTERVAL = re.compile(r"(int )?([\[(])([^,]+), ([^\])]+)([\])])")
+from lgap_bench.limit import within
 
 
 def fits_together(cell: dict[str, Any]) -> None:
@@ -19,21 +17,6 @@ def fits_together(cell: dict[str, Any]) -> None:
     _needs(cell)
     _view_needs(cell)
     _stages(cell)
-
-
-def within(value: object, limit: str) -> bool:
-    """Whether a value obeys a limit: `[1, inf)`, `int (0, 5]`, `a | b | c`, each possibly followed by `or null`."""
-    if limit.endswith(" or null"):
-        return value is None or within(value, limit.removesuffix(" or null"))
-    interval = _INTERVAL.fullmatch(limit)
-    if interval is None:
-        choices = [choice.strip() for choice in limit.split("|")]
-        return (str(value).lower() if isinstance(value, bool) else value) in choices
-    whole, left, low, high, right = interval.groups()
-    if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
-        return False
-    above = value >= float(low) if left == "[" else value > float(low)
-    return above and (value <= float(high) if right == "]" else value < float(high))
 
 
 def _combinations(cell: dict[str, Any]) -> None:
@@ -136,8 +119,9 @@ def _view_needs(cell: dict[str, Any]) -> None:
                 look(limit, value, f"{path}.{key}")
             elif value is None if limit == "given" else not within(value, limit):
                 wanted = f"{path}.{key}" + ("" if limit == "given" else f"={limit}")
+                other = path.replace(".", "/") if isinstance(node, dict) and key not in node else "purifier"
                 raise ValueError(
-                    f"view={cell['view_name']} with purifier={cell['purifier_name']}: it needs {wanted}, choose another purifier or another view"
+                    f"view={cell['view_name']} with purifier={cell['purifier_name']}: it needs {wanted}, choose another {other} or another view"
                 )
 
     look(cell["view"].get("needs", {}).get("purifier", {}), cell["purifier"], "purifier")

@@ -16,8 +16,7 @@ from lgap_bench.check import check, paths
 def dry(cell: dict[str, Any]) -> str:
     """What the cell is and what it needs, in two lines. Raises ValueError for the first thing that could not work."""
     check(cell)
-    for key, node in _parts(cell, ""):
-        _fits(key, node)
+    takes(cell)
     _shapes(cell)
     stages = "".join(f", {name} {cell[f'{name}_name']}" for name in STAGES if cell[name] is not None)
     threat = cell["threat"]
@@ -28,6 +27,12 @@ def dry(cell: dict[str, Any]) -> str:
         f"{cell['dataset_name']}, {cell['attack_name']} (view {cell['view'].get('shown', cell['view_name'])}), {threat['norm']} {threat['eps']}, n = {cell['n']}\n"
         f"  dry check passed; missing here: {', '.join(missing) or 'nothing'}"
     )
+
+
+def takes(cell: dict[str, Any]) -> None:
+    """Raise ValueError for the first part whose code does not exist or does not take the keys that it is given."""
+    for key, node in _parts(cell, ""):
+        _fits(key, node)
 
 
 def _there(path: str) -> bool:
@@ -62,7 +67,7 @@ def _fits(key: str, node: dict[str, Any]) -> None:
     try:
         signature.bind(**given)
     except TypeError as error:
-        raise ValueError(f"{key}: {node['_target_']} does not take these keys ({error}): mend the YAML file") from None
+        raise ValueError(f"{key}: {node['_target_']} does not take these keys ({error}): mend the key, or the YAML file") from None
 
 
 def _shapes(cell: dict[str, Any]) -> None:

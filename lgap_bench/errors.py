@@ -33,8 +33,10 @@ def sentence(error: BaseException) -> str:
         text = (
             f"out of memory ({text.split('. ')[0]}): lower max_rows (rows in one pass) or chunk, or set prior.memory=0"
         )
-    if "Could not override" in text:
-        text += ": see `lgap-bench run --help` for groups and `lgap-bench run --cfg job` for keys"
+    unknown = re.search(r"Could not override '([^']+)'", text)
+    if unknown:
+        # Hydra's own advice, to append the key, leads to a part that is given a word it does not know.
+        text = f"{unknown[1]} is no key or group here: see `lgap-bench run --help` for groups and `lgap-bench run --cfg job` for keys"
     missing = re.search(r"Could not find '([^']+)'", text)
     if missing:
         text = f"{text[: missing.end()]}: {_choices(missing[1])}"

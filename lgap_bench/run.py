@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 from lgap_bench import CONF, __version__
 from lgap_bench.cell import build, identity, record_id, resolve
 from lgap_bench.check import check, require_files, writable
+from lgap_bench.dry import dry, takes
 from lgap_bench.errors import is_users, sentence
 from lgap_bench.lock import locked
 from lgap_bench.process import settle, torch_device
@@ -32,8 +33,6 @@ def app(cfg: DictConfig) -> None:
     ASKED.append(HydraConfig.get().job.name)
     try:
         if cfg.dry:
-            from lgap_bench.dry import dry
-
             return print(dry(resolve(cfg, HydraConfig.get().runtime.choices)))
         record = run_cell(cfg, HydraConfig.get().runtime.choices, HydraConfig.get().overrides.task)
     except Exception as error:
@@ -70,6 +69,8 @@ def run_cell(cfg: DictConfig, choices: Mapping[str, str], overrides: Sequence[st
     if record.complete:
         _answer(record, cell)
     else:
+        settle(cell)
+        takes(cell)
         writable(record.folder, "outputs")
         title = f"{cell['purifier_name']} under {cell['attack_name']}"
         with locked(Path(cell["outputs"]), record.folder.name, title):
@@ -87,7 +88,6 @@ def _measure(
 ) -> None:
     """Build the parts (training what has to be trained), evaluate, save."""
     began = time.monotonic()
-    settle(cell)
     from lgap_bench.evaluate import evaluate, summarise
     from lgap_bench.finetune.stage import summaries
     from lgap_bench.report.grid import draw_grid

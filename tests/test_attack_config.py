@@ -14,7 +14,7 @@ from lgap_bench.attack.random_noise import RandomNoise
 from lgap_bench.attack.salt_and_pepper import SaltAndPepper
 from lgap_bench.attack.torchattack import CW, EOTPGD, DeepFool, Square
 from lgap_bench.cell import part, resolve
-from lgap_bench.combination import within
+from lgap_bench.limit import within
 from lgap_bench.fraction import fraction
 from lgap_bench.run import CONF
 

@@ -52,6 +52,15 @@ BAD = [
     (["purifier=lgap_coup", "prior=digits/pixel"], ["latent", "digits/pixel", "prior=digits/latent"]),
     (["purifier=coup", "attack=surrogate", "view.sampler.dt=0.03"], ["view.sampler.dt=0.03", "does not divide"]),
     (["purifier=coup", "attack=surrogate", "purifier/sampler@view.sampler=ddpm", "view.sampler.variance=learned_range"], ["view.sampler.variance=learned_range", "fixed_small"]),
+    (["purifier=coup", "purifier.sampler=ode"], ["purifier.sampler=ode", "purifier/sampler=<name>"]),
+    (["purifier=coup", "purifier.sampler=null"], ["purifier.sampler=null", "purifier/sampler=<name>"]),
+    (["purifier=coup", "purifier.guidance=confidence"], ["purifier.guidance=confidence", "purifier/guidance=<name>"]),
+    (["purifier=coup", "purifier.prior=null"], ["purifier.prior=null", ", prior=<name>"]),
+    (["purifier=lgap", "purifier.captioner=oracle"], ["purifier.captioner=oracle", ", captioner=<name>"]),
+    (["purifier=coup", "attack=surrogate", "view.sampler=ode"], ["view.sampler=ode", "purifier/sampler@view.sampler=<name>"]),
+    (["purifier=coup", "attack=adjoint", "purifier/sampler=ddim"], ["purifier.sampler.noise=true", "another purifier/sampler"]),
+    (["purifier=coup", "threat.norm=l1"], ["threat.norm=l1", "linf | l2"]),
+    (["purifier=coup", "threat.norm=null"], ["threat.norm=null", "linf | l2"]),
 ]  # fmt: skip
 
 

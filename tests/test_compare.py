@@ -8,6 +8,7 @@ import pytest
 from cells import lgap_bench
 from test_paper_tables import ALL, HALF, NONE, N, lines, record
 
+from lgap_bench.record import Record
 from lgap_bench.report.compare import tables, worst
 from lgap_bench.report.curve import points
 from lgap_bench.report.paired import differences as paired
@@ -105,6 +106,35 @@ def test_a_difference_is_taken_image_by_image(tmp_path):
     assert line["full_apgd"].startswith("+37.5 ("), "(0 + 0.5 + 1 + 0) / 4"
     assert line["blind"] is line["bpda"] is None, "no seed of both, and no record at all"
     assert paired(held, [["coup", "coup_unguided"]], ["bpda"]) == []
+
+
+def test_every_setting_of_a_purifier_is_paired_under_its_own_label(tmp_path):
+    finding(tmp_path, "coup", "full_apgd", ALL)
+    finding(tmp_path, "coup", "full_apgd", HALF, t_star=0.3)
+    finding(tmp_path, "coup_unguided", "full_apgd", NONE)
+    rows = swept(EXPERIMENTS, tmp_path, None)
+    held = [(f"{row.facts['purifier']} {row.identity['purifier.t_star']}", row) for row in rows]
+    found = {line["difference"]: line["full_apgd"] for line in paired(held, [["coup", "coup_unguided"]], ["full_apgd"])}
+    assert found == {
+        "coup 0.2 - coup_unguided 0.2": "+100.0 (100.0 to 100.0)",
+        "coup 0.3 - coup_unguided 0.2": "+50.0 (50.0 to 50.0)",
+    }
+
+
+def test_a_difference_leaves_out_what_failed_on_either_side_and_refuses_other_images(tmp_path, monkeypatch):
+    sides = {}
+    for name, right, failed in (("coup", ALL, None), ("lgap", [[1, 0, 0, 0]] * 2, [True, True, False, False])):
+        made = record(tmp_path, name, right, [0] * N, 0, "coup/finding/blind", attack="blind", purifier=name, failed=failed)
+        summary = json.loads((made.folder / "summary.json").read_text())
+        (made.folder / "summary.json").write_text(json.dumps({**summary, "purifier_name": name}))
+        sides[name] = made
+    held = [(row.facts["purifier"], row) for row in swept(EXPERIMENTS, tmp_path, None)]
+    (line,) = paired(held, [["coup", "lgap"]], ["blind"])
+    assert line["blind"].startswith("+100.0 ("), "of the two images whose attacks went through"
+    samples = sides["lgap"].samples()
+    monkeypatch.setattr(Record, "samples", lambda record: samples | {"id": list(range(N)) if record == sides["coup"] else [9, 8, 7, 6]})
+    with pytest.raises(ValueError, match="blind: two defenses were measured on different images"):
+        paired(held, [["coup", "lgap"]], ["blind"])
 
 
 def test_an_equal_shift_of_all_images_has_no_width_and_one_image_has():

@@ -111,7 +111,7 @@ def test_guidance_of_weight_zero_changes_no_curve(outputs: Path, run: Callable[.
     assert module.followed(beside.defense(silent, "coup"), images, [0, 2]) != plain
 
 
-def test_the_distances_stay_below_their_bound_and_grow_with_depth(run: Callable[..., Path]) -> None:
+def test_the_distances_stay_below_their_bound_and_the_bound_grows_with_depth(run: Callable[..., Path]) -> None:
     rows = table(run("coup_distance") / "coup_distance.csv")
     arms = {(row["forward"], row["weight"]) for row in rows}
     assert arms == {(forward, weight) for forward in "01" for weight in ("0.0", "1.0", "100.0")}

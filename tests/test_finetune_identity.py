@@ -76,7 +76,7 @@ REFUSED = [
     (["classifier=digits/scratch", "train=digits/adp", "train.images=purified"], ["train.images=purified"]),
     (["finetune=lgpa"], ["finetune/lgpa"]),
     (["finetune=lgap", "finetune.milestones=3"], ["finetune.milestones=3", "[60, 120]"]),
-    (["finetune=lgap", "finetune.images=null"], ["finetune.images=None", "purified | clean"]),
+    (["finetune=lgap", "finetune.images=null"], ["finetune.images=null", "purified | clean"]),
     (["dataset=imagenet", "finetune=lgap"], ["finetune=lgap", "dataset=imagenet", "no training images"]),
     (["experiment=lgap/table1/nothing"], ["lgap/table1/nothing"]),
 ]

@@ -8,8 +8,9 @@ from typing import Any
 
 from lgap_bench import weights as weight_files
 from lgap_bench.cell import guided_by_trained
-from lgap_bench.combination import paths, within
+from lgap_bench.combination import paths
 from lgap_bench.fraction import fraction
+from lgap_bench.limit import within
 from lgap_bench.purifier import schedule
 
 

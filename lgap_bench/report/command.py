@@ -41,10 +41,12 @@ def main() -> None:
 
 
 def _keys(texts: Sequence[str]) -> dict[str, str]:
-    keys = {key: value for key, _, value in (text.partition("=") for text in texts)}
-    for key, value in keys.items():
+    keys: dict[str, str] = {}
+    for text in texts:
+        key, _, value = text.partition("=")
         if key not in KEYS or not value:
-            raise ValueError(f"{key}={value} is not a key of report: use table=lgap/1, dataset=digits, outputs=...")
+            raise ValueError(f"{text} is not a key of report: use table=lgap/1, dataset=digits, outputs=...")
+        keys[key] = value
     return keys
 
 
@@ -68,6 +70,7 @@ def _paper(name: str, outputs: Path, dataset: str | None, markdown: bool) -> Non
         text = (as_markdown if markdown else as_text)(rows, columns)
         print(f"{title}. Measured on: {which}\n\n{text}\n")
         if not any(row.get("records") for row in rows):
+            print(f"Published values alone: no record of its experiments in {outputs / 'records'}\n")
             continue
         stem = outputs / "tables" / f"{name.replace('/', '-')}-{which.replace(' ', '-')}"
         write_csv(rows, stem.with_suffix(".csv"), paper.EXPORTED)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -16,17 +17,22 @@ RESAMPLES = 4000
 def differences(
     held: Sequence[tuple[str, Row]], pairs: Sequence[Sequence[str]], attacks: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """One line per pair of labels, a column per attack: `+2.2 (0.4 to 4.2)` points; pairs that were not measured are left out.
+    """One line per pair of purifiers, a column per attack: `+2.2 (0.4 to 4.2)` points; pairs that were not measured are left out.
+
+    Args:
+        held: label and row of every defense on the same images. Of a purifier with several settings each is paired.
+        pairs: the purifiers' names.
+        attacks: the columns.
 
     Each defense is under its own attack. Intervals of single defenses overlap where images are alike hard for both; those
     of the difference do not count that twice. Images whose attack failed on either side are left out. Raises ValueError where
     the two were measured on different images.
     """
-    rows = dict(held)
     lines = []
-    for first, second in pairs:
-        if first in rows and second in rows:
-            told = {attack: _told(rows[first], rows[second], attack) for attack in attacks}
+    for pair in pairs:
+        firsts, seconds = ([each for each in held if each[1].facts["purifier"] == name] for name in pair)
+        for (first, row), (second, other) in product(firsts, seconds):
+            told = {attack: _told(row, other, attack) for attack in attacks}
             lines.append({"difference": f"{first} - {second}", **told})
     return lines if any(any(list(line.values())[1:]) for line in lines) else []
 

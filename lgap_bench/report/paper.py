@@ -57,6 +57,9 @@ def tables(name: str, outputs: Path, dataset: str | None = None) -> dict[str, li
     table = load(name)
     asked = _asked(records(outputs), table)
     found = sorted({record.summary()["dataset_name"] for group in asked.values() for record, _ in group})
+    known = sorted(path.stem for path in (CONF / "dataset").glob("*.yaml"))
+    if dataset is not None and dataset not in known:
+        raise ValueError(f"dataset={dataset} is not known: use one of {', '.join(known)}")
     if dataset is not None and dataset not in found:
         raise ValueError(
             f"table={name} dataset={dataset}: no record of it in {outputs / 'records'}: run its experiments, e.g. "
