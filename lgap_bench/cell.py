@@ -76,7 +76,12 @@ def _same_space(cfg: DictConfig, choices: Mapping[str, str]) -> None:
 
 def _chosen_by_group(plain: Mapping[Any, Any]) -> None:
     """Refuse a part written as a value: `purifier.sampler=ode` sets the word, `purifier/sampler=ode` chooses the part."""
-    groups = {"prior": "prior", "captioner": "captioner", "guidance": "purifier/guidance", "sampler": "purifier/sampler"}
+    groups = {
+        "prior": "prior",
+        "captioner": "captioner",
+        "guidance": "purifier/guidance",
+        "sampler": "purifier/sampler",
+    }
     for owner in ("purifier", "view"):
         for key in groups.keys() & plain[owner].keys():
             value, group = plain[owner][key], groups[key] + ("@view.sampler" if owner == "view" else "")

@@ -67,7 +67,9 @@ def _fits(key: str, node: dict[str, Any]) -> None:
     try:
         signature.bind(**given)
     except TypeError as error:
-        raise ValueError(f"{key}: {node['_target_']} does not take these keys ({error}): mend the key, or the YAML file") from None
+        raise ValueError(
+            f"{key}: {node['_target_']} does not take these keys ({error}): mend the key, or the YAML file"
+        ) from None
 
 
 def _shapes(cell: dict[str, Any]) -> None:

@@ -14,8 +14,8 @@ from lgap_bench.attack.random_noise import RandomNoise
 from lgap_bench.attack.salt_and_pepper import SaltAndPepper
 from lgap_bench.attack.torchattack import CW, EOTPGD, DeepFool, Square
 from lgap_bench.cell import part, resolve
-from lgap_bench.limit import within
 from lgap_bench.fraction import fraction
+from lgap_bench.limit import within
 from lgap_bench.run import CONF
 
 CLASSIC = dict(restarts=1, draws=1, class_weight=1.0, caption_weight=0.0)

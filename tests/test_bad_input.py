@@ -10,8 +10,8 @@ from cells import SMALL, lgap_bench, only_record
 from safetensors.torch import load_file, save_file
 
 from lgap_bench.captioner.blip import load as load_blip
-from lgap_bench.limit import within
 from lgap_bench.dataset.base import DataSet
+from lgap_bench.limit import within
 from lgap_bench.weights import locate
 
 EARLY = [

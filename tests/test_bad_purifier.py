@@ -166,9 +166,9 @@ def test_a_group_that_is_not_there_is_one_line_too(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "dataset, variance", [("digits", "fixed_small"), ("cifar10", "fixed_small"), ("imagenet", "learned_range")]
+    "dataset, variance", [("digits", "fixed_large"), ("cifar10", "fixed_large"), ("imagenet", "learned_range")]
 )
-def test_ddpm_takes_the_variance_that_the_prior_has(dataset, variance):
+def test_gdmp_takes_the_variance_that_the_prior_has_or_its_releases(dataset, variance):
     """OpenAI's ImageNet network predicts its variance: gdmp on it was refused as soon as its weights were there."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose("config", [f"dataset={dataset}", "purifier=gdmp"], return_hydra_config=True)

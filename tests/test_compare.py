@@ -124,7 +124,9 @@ def test_every_setting_of_a_purifier_is_paired_under_its_own_label(tmp_path):
 def test_a_difference_leaves_out_what_failed_on_either_side_and_refuses_other_images(tmp_path, monkeypatch):
     sides = {}
     for name, right, failed in (("coup", ALL, None), ("lgap", [[1, 0, 0, 0]] * 2, [True, True, False, False])):
-        made = record(tmp_path, name, right, [0] * N, 0, "coup/finding/blind", attack="blind", purifier=name, failed=failed)
+        made = record(
+            tmp_path, name, right, [0] * N, 0, "coup/finding/blind", attack="blind", purifier=name, failed=failed
+        )
         summary = json.loads((made.folder / "summary.json").read_text())
         (made.folder / "summary.json").write_text(json.dumps({**summary, "purifier_name": name}))
         sides[name] = made
@@ -132,7 +134,9 @@ def test_a_difference_leaves_out_what_failed_on_either_side_and_refuses_other_im
     (line,) = paired(held, [["coup", "lgap"]], ["blind"])
     assert line["blind"].startswith("+100.0 ("), "of the two images whose attacks went through"
     samples = sides["lgap"].samples()
-    monkeypatch.setattr(Record, "samples", lambda record: samples | {"id": list(range(N)) if record == sides["coup"] else [9, 8, 7, 6]})
+    monkeypatch.setattr(
+        Record, "samples", lambda record: samples | {"id": list(range(N)) if record == sides["coup"] else [9, 8, 7, 6]}
+    )
     with pytest.raises(ValueError, match="blind: two defenses were measured on different images"):
         paired(held, [["coup", "lgap"]], ["blind"])
 
