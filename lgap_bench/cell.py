@@ -111,6 +111,8 @@ def identity(cell: dict[str, Any], device_class: str) -> dict[str, Any]:
     stages = {stage: _fingerprinted(cell[stage]) for stage in STAGES if cell[stage] is not None}
     if cell["attack"].get("caption_target") == "unrelated":
         parts["unrelated"] = cell["dataset"]["unrelated"]
+    if cell["purifier"].get("as_released"):
+        parts["max_rows"] = cell["max_rows"]  # the defect depends on an image's place in a pass
     if cell.get("clip"):
         parts["clip"] = weight_files.fingerprint(cell["clip"])
     return {**parts, **stages, **_machine(device_class)}

@@ -38,6 +38,11 @@ def _combinations(cell: dict[str, Any]) -> None:
             f"view=blind with attack={attack}: a blind attacker knows no captioner, use attack=pgd or view=bpda"
         )
     _caption_target(cell)
+    target, loss = cell["attack"].get("target"), cell["attack"].get("loss", "cross_entropy")
+    if target is not None and loss != "cross_entropy":
+        raise ValueError(
+            f"attack.target={target} with attack.loss={loss}: a targeted attack lowers the cross-entropy of its target, use attack.loss=cross_entropy"
+        )
     if view == "caption" and not weight:
         raise ValueError(f"view=caption with attack={attack}: its loss has no caption term, use attack=caption")
 

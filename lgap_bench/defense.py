@@ -25,21 +25,26 @@ class Defense(nn.Module):
     def observe(self, x: Tensor, noise: Noise) -> list[str] | None:
         """What the purifier reads off x without gradient (LGAP: captions), one entry per row."""
         with torch.no_grad():
-            return self.purifier.observe(self.cast(x.detach()), noise)
+            return self.purifier.observe(self.shown(x.detach()), noise)
 
     def purify(self, x: Tensor, noise: Noise, observed: list[str] | None = None) -> Tensor:
         """Purified images, in the dtype of x whatever the models compute in; differentiable in x."""
-        return self.purifier(self.cast(x), noise, observed).to(x.dtype)
+        return self.purifier(self.shown(x), noise, observed).to(x.dtype)
 
     def classify(self, x: Tensor) -> Tensor:
         """Logits (B, classes) of the bare classifier, in the dtype of x; differentiable in x."""
-        return self.classifier(self.cast(x)).to(x.dtype)
+        return self.classifier(x.to(self._models(x))).to(x.dtype)
 
     def forward(self, x: Tensor, noise: Noise, observed: list[str] | None = None) -> Tensor:
         """Logits (B, classes) of the purified images; differentiable in x."""
         return self.classify(self.purify(x, noise, observed))
 
-    def cast(self, x: Tensor) -> Tensor:
-        """Images stay in float32 so that a ball's edge is exact; only the models may compute in bfloat16."""
-        model = next((p.dtype for p in self.parameters()), x.dtype)
-        return x.to(model)
+    def shown(self, x: Tensor) -> Tensor:
+        """Images as purifier and captioner get them: never rounded, so that a small perturbation arrives.
+
+        In bfloat16 neighbouring pixel values are up to 1/256 apart. Whatever holds a network casts what it feeds it.
+        """
+        return x.to(torch.promote_types(x.dtype, self._models(x)))
+
+    def _models(self, x: Tensor) -> torch.dtype:
+        return next((p.dtype for p in self.parameters()), x.dtype)

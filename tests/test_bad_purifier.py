@@ -41,11 +41,18 @@ BAD = [
     (["purifier=lgap_coup", *SCRATCH, "finetune=lgap"], ["purifier.guidance.classifier", "digits/scratch"]),
     (["purifier=gdmp", "purifier.guidance.kind=l1"], ["purifier.guidance.kind=l1", "ssim | mse"]),
     (["purifier=gdmp", "purifier.guidance.eps=0"], ["purifier.guidance.eps=0", "8/255"]),
+    (["purifier=gdmp", "purifier.guidance.eps=8"], ["purifier.guidance.eps=8", "(0, 1]", "8/255"]),
     (["purifier=gdmp", "purifier.guidance.eps=eight"], ["purifier.guidance.eps=eight", "8/255"]),
     (["purifier=gdmp", "purifier.rounds=0"], ["purifier.rounds=0"]),
     (["purifier=likelihood_max", "purifier.t_min=0.4"], ["purifier.t_min=0.4", "t_max=0.3"]),
     (["purifier=likelihood_max", "purifier.eps=eight"], ["purifier.eps=eight", "8/255"]),
     (["purifier=likelihood_max", "purifier.eps=0"], ["purifier.eps=0", "8/255"]),
+    (["purifier=likelihood_max", "purifier.eps=8"], ["purifier.eps=8", "(0, 1)", "null for no ball"]),
+    (["purifier=likelihood_max", "attack=salt_and_pepper"], ["purifier.eps=1 ", "(0, 1)", "null for no ball"]),
+    (["purifier=lgap", "attack=bpda", "purifier.resize_out=16"], ["purifier.resize_out=16", "32 x 32", "view=full"]),
+    (["purifier=lgap", "purifier.resize_in=30"], ["purifier.resize_in=30", "multiple of 4", "use 28"]),
+    (["purifier=coup", "attack=pgd", "attack.step_size=2"], ["attack.step_size=2", "(0, 1]", "2/255"]),
+    (["attack=pgd", "attack.target=random", "attack.loss=margin"], ["attack.target=random", "attack.loss=margin", "use attack.loss=cross_entropy"]),
     (["purifier=likelihood_max", "threat=digits/l2"], ["purifier.eps=3.0", "l2", "linf", "8/255"]),
     (["purifier=likelihood_max_guided", "purifier/guidance=distance"], ["likelihood_max_guided", "distance"]),
     (["purifier=diffpure", "prior=digits/latent"], ["pixel", "digits/latent", "prior=digits/pixel"]),
@@ -86,7 +93,8 @@ def network(tmp_path: Path):
     """`network(in_channels=1)`: a model folder whose network says so, without weights, which are looked for later."""
 
     def make(**changes: Any) -> str:
-        config = {"in_channels": 3, "out_channels": 3, "sample_size": 32, **changes}
+        ours = changes.get("_class_name") == "DDPMpp"
+        config = {**({} if ours else {"in_channels": 3, "out_channels": 3, "sample_size": 32}), **changes}
         steps = {"num_train_timesteps": 100, "beta_start": 1e-3, "beta_end": 0.2, "beta_schedule": "linear"}
         scheduler = {key: config.pop(key, value) for key, value in steps.items()}
         for part, content in (("unet/config", config), ("scheduler/scheduler_config", scheduler)):
@@ -103,6 +111,13 @@ def network(tmp_path: Path):
         (dict(sample_size=64), [], ["64 x 64", "dataset=digits", "32 x 32", "prior=digits/pixel"]),
         (dict(sample_size=[32, 64]), [], ["32 x 64", "dataset=digits"]),
         (dict(in_channels=1, out_channels=1), [], ["1 channels", "dataset=digits has 3"]),
+        (dict(_class_name="DDPMpp", image_size=64), [], ["64 x 64", "32 x 32"]),
+        (
+            dict(_class_name="DDPMpp", image_size=32),
+            [DDPM, "purifier.sampler.variance=learned_range"],
+            ["predicts no variance"],
+        ),
+        (dict(sample_size=256), ["+prior.size=224"], ["256 x 256", "prior.size=224"]),
         (dict(out_channels=4), [], ["4 output channels", "3 or 6"]),
         (dict(out_channels=6), [DDPM, "purifier.sampler.calls=2"], ["variance=fixed_small", "learned_range"]),
         (dict(beta_end=0.02), [], ["linear, 0.001 to 0.02 in 100 steps", "VP-SDE", "purifier/sampler=ddpm"]),
@@ -125,6 +140,8 @@ def test_a_prior_that_does_not_fit_is_refused_by_its_config_alone(changes, overr
         (dict(out_channels=6), []),
         (dict(out_channels=6), [DDPM, "purifier.sampler.variance=learned_range"]),
         (dict(sample_size=None), []),
+        (dict(sample_size=64), ["+prior.size=64"]),
+        (dict(_class_name="DDPMpp", image_size=32), []),
         (dict(beta_end=0.02), [DDPM, "purifier.sampler.calls=2"]),
         (dict(), [DDPM, "purifier.t_star=0.2", "purifier.sampler.calls=20"]),
     ],
@@ -166,9 +183,9 @@ def test_a_group_that_is_not_there_is_one_line_too(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "dataset, variance", [("digits", "fixed_large"), ("cifar10", "fixed_large"), ("imagenet", "learned_range")]
+    "dataset, variance", [("digits", "fixed_small"), ("cifar10", "fixed_large"), ("imagenet", "learned_range")]
 )
-def test_gdmp_takes_the_variance_that_the_prior_has_or_its_releases(dataset, variance):
+def test_gdmp_takes_the_variance_of_its_release_or_of_the_network(dataset, variance):
     """OpenAI's ImageNet network predicts its variance: gdmp on it was refused as soon as its weights were there."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose("config", [f"dataset={dataset}", "purifier=gdmp"], return_hydra_config=True)

@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from hydra import compose, initialize_config_dir
 from PIL import Image
 from torch import nn
 
 from lgap_bench import CONF
 from lgap_bench.attack.pgd import PGD
 from lgap_bench.attack.threat import Threat
+from lgap_bench.cell import identity, record_id, resolve
 from lgap_bench.classifier import robustbench, torchvision, wide_resnet
 from lgap_bench.dataset.cifar import TEST_IDS, cifar, indices
 from lgap_bench.dataset.imagenet import imagenet
@@ -231,3 +233,14 @@ def test_the_unrelated_sentence_names_no_class(name):
     cfg |= yaml.safe_load((CONF / "dataset" / f"{name}.yaml").read_text())
     for label in range(len(cfg["classes"])):
         assert not names_label(cfg["unrelated"], label, cfg["classes"], cfg["synonyms"] or {}), cfg["classes"][label]
+
+
+def test_a_defect_that_depends_on_an_images_place_in_a_pass_is_another_cell_for_other_passes():
+    def id_of(*overrides: str) -> str:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            cfg = compose("config", ["purifier=lgap", *overrides], return_hydra_config=True)
+        return record_id(identity(resolve(cfg, cfg.hydra.runtime.choices), "cpu"))
+
+    released = "purifier.as_released=true"
+    assert id_of(released, "max_rows=4") != id_of(released, "max_rows=8")
+    assert id_of("max_rows=4") == id_of("max_rows=8")

@@ -13,6 +13,7 @@ from torch import nn
 from lgap_bench import CONF
 from lgap_bench.cell import build, resolve
 from lgap_bench.check import check
+from lgap_bench.defense import Defense
 from lgap_bench.purifier.diffpure import DiffPure
 from lgap_bench.purifier.guidance import ClassifierConfidence, Distance
 from lgap_bench.purifier.likelihood import LikelihoodMax
@@ -144,3 +145,23 @@ def test_steps_of_a_thousandth_are_not_lost_where_the_network_computes_in_bfloat
     low = DiffPure(tiny().to(torch.bfloat16), sampler, 0.05, forward_noise=None)(x.to(torch.bfloat16), noise_of(2))
     moved = (exact - x).abs().mean()
     assert (low.float() - exact).abs().mean() < 0.1 * moved
+
+
+@pytest.mark.parametrize("name", ["diffpure", "coup", "likelihood_max"])
+def test_a_prior_of_another_size_is_met_at_its_own_and_the_image_comes_back_at_its_own(name, images, smooth):
+    """DiffPure's ImageNet network is of 256 x 256, its classifiers of 224 x 224."""
+    purifier, x, noise = make(name, smooth().double()), images(2, 12, dtype=torch.float64), noise_of(2)
+    purifier.prior.size = 16
+    met = []
+    purifier.prior.unet.register_forward_pre_hook(lambda unet, given: met.append(tuple(given[0].shape[-2:])))
+    purified = purifier(x, noise)
+    assert set(met) == {(16, 16)}
+    assert purified.shape == x.shape
+    assert (purified - x).abs().mean() < 0.25, "the same image, not a corner of it"
+
+
+@pytest.mark.parametrize("name", ["diffpure", "coup", "likelihood_max"])
+def test_a_small_perturbation_reaches_a_purifier_that_computes_in_bfloat16(name, images, smooth):
+    purifier = make(name, smooth()).to(torch.bfloat16)
+    defense, x, noise = Defense(purifier, smooth().to(torch.bfloat16)), 0.9 * images(2, 16), noise_of(2)
+    assert not torch.equal(defense.purify(x + 3e-4, noise), defense.purify(x, noise))

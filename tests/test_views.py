@@ -116,12 +116,14 @@ def test_a_surrogate_of_a_deterministic_defense_still_asks_before_it_believes(sm
 
 
 @pytest.mark.parametrize("last_noise", [True, False])
-@pytest.mark.parametrize("guided", [False, True])
+@pytest.mark.parametrize("guided", [None, "confidence", "distance"])
 @pytest.mark.parametrize("batch", [1, 3])
 def test_the_adjoint_purifies_as_the_purifier_does(batch, guided, last_noise, network, images, smooth):
+    """In the second round too, whose guidance draws noise of its own."""
     model = smooth().double()
-    guidance = ClassifierConfidence(model) if guided else None
-    made = purifier(network, guidance=guidance, sampler=ReverseSDE(0.02, last_noise=last_noise), rounds=1 + guided)
+    guidance = {None: None, "confidence": ClassifierConfidence(model), "distance": Distance("mse", 100.0)}[guided]
+    rounds = 1 if guidance is None else 2
+    made = purifier(network, guidance=guidance, sampler=ReverseSDE(0.02, last_noise=last_noise), rounds=rounds)
     view = Adjoint(Defense(made, model))
     noise = streams(0, range(batch))["attack"].draws()
     x = images(batch, dtype=torch.float64)

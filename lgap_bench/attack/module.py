@@ -54,6 +54,7 @@ class ViewModule(nn.Module):
         self.calls += 1
         if rows == len(self.problem.ids):
             return self.problem.stream("attack").draws(self.draws, 0, self.calls)
+        assert not self.problem.view.randomized, "part of a batch, whose samples are not known, would share its noise"
         # Square's part of a batch, where nothing is drawn. The id -1 is no sample's, so that a look-up of it fails.
         return Noise((0,) * rows, (-1,) * rows, self.problem.seed)
 

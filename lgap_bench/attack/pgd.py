@@ -28,7 +28,7 @@ class PGD:
         draws: EOT draws per gradient; 1 where the view is deterministic.
         noise: `fresh` draws at every step, or `fixed`: a restart's steps all meet the same draws, so that an attacker who
             freezes the defense's noise climbs one fixed function (and overfits to these draws).
-        loss: `cross_entropy`, `margin` or `dlr`.
+        loss: `cross_entropy`, `margin` or `dlr`; with a target `cross_entropy` alone.
         target: `null` for untargeted; `random` (a wrong class by seed and sample) or `runner_up`.
         class_weight: weight of the classification loss; 0 for attacks on the caption alone.
         caption_weight: weight of the captioner's teacher-forced loss on the true caption.
@@ -73,6 +73,10 @@ class PGD:
                     f"attack.{key}={getattr(self, key)} is not known: use one of {', '.join(map(str, choices))}"
                 )
 
+        if self.target is not None and self.loss != "cross_entropy":
+            raise ValueError(
+                f"attack.target={self.target} with attack.loss={self.loss}: a targeted attack lowers the cross-entropy of its target, use attack.loss=cross_entropy"
+            )
         if self.eot == "sign_vote" and self.caption_weight:
             raise ValueError("attack.eot=sign_vote counts signs, in which a caption term is lost: use attack.eot=mean")
 

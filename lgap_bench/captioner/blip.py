@@ -95,7 +95,7 @@ class Blip(nn.Module):
     def _pixels(self, x: Tensor) -> Tensor:
         if x.shape[-2:] != self.size:
             x = F.interpolate(x, size=self.size, mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
-        return (x - self.mean) / self.std
+        return ((x - self.mean) / self.std).to(self.model.dtype)
 
 
 def load(

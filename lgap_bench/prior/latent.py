@@ -70,7 +70,7 @@ class LatentPrior(nn.Module):
 
     def encode(self, x: Tensor, noise: Noise) -> Tensor:
         """z_0 = E(x): images in [0, 1] (B, 3, H, W) -> a scaled posterior sample (B, 4, H/f, W/f)."""
-        posterior = self.vae.encode(2 * x - 1).latent_dist
+        posterior = self.vae.encode((2 * x - 1).to(self.vae.dtype)).latent_dist
         sample = posterior.mean + posterior.std * noise.normal(posterior.mean, "vae")
         return sample * self.vae.config.scaling_factor
 

@@ -13,6 +13,7 @@ from lgap_bench.finite import pretrained, require_finite
 from lgap_bench.noise import Noise
 from lgap_bench.prior import ddpmpp
 from lgap_bench.purifier import schedule
+from lgap_bench.purifier.resize import resized
 
 
 class PixelPrior(nn.Module):
@@ -26,15 +27,24 @@ class PixelPrior(nn.Module):
         labels: how a continuous t is told to the network: `scaled`, (T - 1) t as Score SDE; `floor`, floor(T t) in
             float32, as DiffPure calls OpenAI's models.
         memory: GiB of activations that purifiers may hold for the exact gradient, null for all; see `purifier.memory`.
+        size: side to which images are brought before they are purified, and from which they are brought back (DiffPure's
+            256 on ImageNet); null for as they are.
     """
 
     alphas_f64: Tensor
 
-    def __init__(self, unet: nn.Module, alphas: Tensor, labels: str = "scaled", memory: float | None = None) -> None:
+    def __init__(
+        self,
+        unet: nn.Module,
+        alphas: Tensor,
+        labels: str = "scaled",
+        memory: float | None = None,
+        size: int | None = None,
+    ) -> None:
         super().__init__()
         if labels not in ("scaled", "floor"):
             raise ValueError(f"prior.labels={labels} is not known: use scaled or floor")
-        self.unet, self.labels, self.memory = unet, labels, memory
+        self.unet, self.labels, self.memory, self.size = unet, labels, memory, size
         self.alphas_f64 = alphas.double().cpu()  # float64 coefficients, whatever the network computes in
         config: Any = unet.config
         self.channels: int = config["in_channels"]
@@ -63,15 +73,15 @@ class PixelPrior(nn.Module):
 
     def encode(self, x: Tensor, noise: Noise) -> Tensor:
         """Images in [0, 1] -> [-1, 1], in float32 at least: steps of 1e-3 are lost in bfloat16; draws nothing."""
-        return 2 * x.to(torch.promote_types(x.dtype, torch.float32)) - 1
+        return 2 * resized(x.to(torch.promote_types(x.dtype, torch.float32)), self.size, antialias=False) - 1
 
     def image(self, x: Tensor) -> Tensor:
         """A state as a classifier sees it, not clipped."""
         return (x + 1) / 2
 
-    def decode(self, x: Tensor) -> Tensor:
-        """Purified images in [0, 1], clipped."""
-        return self.image(x).clamp(0, 1)
+    def decode(self, x: Tensor, size: tuple[int, ...] | None = None) -> Tensor:
+        """Purified images in [0, 1], clipped, at a (height, width) or as they are."""
+        return resized(self.image(x), size, antialias=False).clamp(0, 1)
 
     def predict(self, x_t: Tensor, label: Any, condition: None = None) -> tuple[Tensor, Tensor | None]:
         """The noise in x_t, and the variance output of networks that have one.
@@ -88,7 +98,7 @@ class PixelPrior(nn.Module):
         return output, None
 
 
-def load(weights: str, labels: str = "scaled", memory: float | None = None) -> PixelPrior:
+def load(weights: str, labels: str = "scaled", memory: float | None = None, size: int | None = None) -> PixelPrior:
     """The model in a folder with `unet` (UNet2DModel, or our DDPM++) and `scheduler`, whose betas are the discrete schedule."""
     from diffusers import DDPMScheduler, UNet2DModel
 
@@ -101,7 +111,7 @@ def load(weights: str, labels: str = "scaled", memory: float | None = None) -> P
     kind = json.loads((folder / "unet" / "config.json").read_text()).get("_class_name")
     ours = kind == ddpmpp.CLASS_NAME
     unet = ddpmpp.from_folder(folder / "unet") if ours else pretrained(UNet2DModel, folder / "unet", weights)
-    prior = PixelPrior(unet, _alphas(scheduler.config), labels, memory)
+    prior = PixelPrior(unet, _alphas(scheduler.config), labels, memory, size)
     require_finite(prior, weights)
     return prior
 

@@ -23,7 +23,7 @@ class DiffPure(Purifier):
     classifier's confidence; `gdmp` noises, samples with DDPM steps and holds on to the input, over several rounds.
 
     Args:
-        prior: a pixel diffusion model; images are 2 x - 1 in [-1, 1] there.
+        prior: a pixel diffusion model; images are 2 x - 1 in [-1, 1] there, and of its own size if it has one.
         sampler: see `sampler`; decides the steps from t_star to 0.
         t_star: how deep to go, a fraction of the schedule in (0, 1]: 0.1 is 100 of 1,000 steps.
         forward_noise: `discrete` (the release: the product of t* factors 1 - beta), `continuous` (a(t*) of the VP-SDE),
@@ -70,12 +70,12 @@ class DiffPure(Purifier):
 
     def forward(self, x: Tensor, noise: Noise, observed: list[str] | None = None) -> Tensor:
         """x (B, C, H, W) in [0, 1] -> purified images in [0, 1]."""
-        x_0 = state = self.prior.encode(x, noise)
+        x_0 = state = self.prior.encode(x, noise)  # at the prior's own size
         kept = self.kept(x_0, noise)
         for r in range(self.rounds):
             tag = f"round {r} " if r else ""
             state = self.solve(self.start(state, noise, tag), x_0, noise, tag, kept[r])
-        return self.prior.decode(state)
+        return self.prior.decode(state, tuple(x.shape[-2:]))
 
     def solve(self, x_t: Tensor, x_0: Tensor, noise: Noise, tag: str, kept: int | None = None) -> Tensor:
         """One reverse process, from x_t* to the end; x_0 is the input, for the guidance; `kept` as `reverse` takes it."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lgap_bench.noise import Noise
@@ -12,6 +11,7 @@ from lgap_bench.purifier.base import Purifier
 from lgap_bench.purifier.diffusion import add_noise, reverse, transition
 from lgap_bench.purifier.guidance import Guidance
 from lgap_bench.purifier.memory import Memory, recomputed
+from lgap_bench.purifier.resize import resized
 from lgap_bench.purifier.sampler import DDIM, visited
 from lgap_bench.purifier.times import targets, timesteps
 
@@ -75,7 +75,7 @@ class LGAP(Purifier):
         """x (B, 3, H, W) in [0, 1] -> purified images in [0, 1]; `observed` are given captions."""
         captions = self.observe(x, noise) if observed is None else observed
         C = self.prior.condition(captions, self.negative_prompt, self.guidance_scale)
-        seen = _resize(_released_range(x) if self.as_released else x, self.resize_in)
+        seen = resized(_released_range(x) if self.as_released else x, self.resize_in)
         # Encoded first, so last in the backward pass: with a budget it is computed again, the rest may keep its graph.
         whole = self.memory.gib is None
         z_0 = self.prior.encode(seen, noise) if whole else recomputed(self.prior.encode, seen, noise)
@@ -86,7 +86,8 @@ class LGAP(Purifier):
         kept, decoder = self.memory.plan(z_t, parts, self)
         z_0 = reverse(self.prior, z_t, self.steps, C, DDIM(), noise, terms, kept, captured=[z_0])
         purified = self.prior.decode(z_0) if decoder else recomputed(self.prior.decode, z_0)
-        return _resize(purified, self.resize_out or tuple(x.shape[-2:])).clamp(0, 1)
+        # Antialiasing knows no bfloat16 on a CPU.
+        return resized(purified.to(x.dtype), self.resize_out or tuple(x.shape[-2:])).clamp(0, 1)
 
 
 def _released_range(x: Tensor) -> Tensor:
@@ -106,11 +107,3 @@ def _released_range(x: Tensor) -> Tensor:
     count = min(len(x), 3)
     scale[:count], shift[:count] = std[:count], mean[:count]
     return (shown * scale.view(-1, 1, 1, 1) + shift.view(-1, 1, 1, 1) + 1) / 2
-
-
-def _resize(x: Tensor, size: int | tuple[int, ...] | None) -> Tensor:
-    """Bilinear with antialiasing, the release's choice; images already of that size pass untouched."""
-    size = (size, size) if isinstance(size, int) else size
-    if size is None or tuple(x.shape[-2:]) == size:
-        return x
-    return F.interpolate(x, size=size, mode="bilinear", antialias=True, align_corners=False)

@@ -80,7 +80,7 @@ class LikelihoodMax(Purifier):
             state = state + self.step_size * speed
             if self.eps is not None:
                 state = x_0 + (state - x_0).clamp(-2 * self.eps, 2 * self.eps)
-        return self.prior.decode(state)
+        return self.prior.decode(state, tuple(x.shape[-2:]))
 
     def _bound(self, x: Tensor, noise: Noise, k: int) -> Tensor:
         """-||n - e||^2 / 2 at one random t per sample, (B,): the bound's term without its weight (Ho et al. 2020, eq. 14)."""

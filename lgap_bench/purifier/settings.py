@@ -28,6 +28,7 @@ def fits(cell: dict[str, Any]) -> None:
         _betas(purifier, prior)
     if "sampler" in cell["view"]:
         _stand_in(cell, prior)
+    _sides(cell, prior)
 
 
 def _steps(purifier: dict[str, Any], prior: dict[str, Any]) -> None:
@@ -70,8 +71,8 @@ def _guidance(cell: dict[str, Any], guidance: dict[str, Any]) -> None:
             raise ValueError(
                 f"purifier.guidance.classifier has no weights: it is the one that train=... makes only with classifier={cell['classifier_name']} itself and finetune=none: use classifier={standard}, or purifier.guidance=null"
             )
-    if "eps" in guidance and fraction(guidance["eps"], "purifier.guidance.eps") <= 0:
-        raise ValueError(f"purifier.guidance.eps={guidance['eps']} is not positive: write 8/255")
+    if "eps" in guidance and not 0 < fraction(guidance["eps"], "purifier.guidance.eps") <= 1:
+        raise ValueError(f"purifier.guidance.eps={guidance['eps']} is not in (0, 1]: pixels are in [0, 1], write 8/255")
 
 
 def _likelihood(cell: dict[str, Any]) -> None:
@@ -87,24 +88,29 @@ def _likelihood(cell: dict[str, Any]) -> None:
     if purifier["eps"] is None:
         return
     radius = fraction(purifier["eps"], "purifier.eps")
-    if radius <= 0:
-        raise ValueError(f"purifier.eps={purifier['eps']} is not positive: write 8/255, or null for no ball")
     if threat["norm"] == "l2" and radius == fraction(threat["eps"], "threat.eps"):
         raise ValueError(
             f"purifier.eps={purifier['eps']} is the threat's l2 budget, and here it is a linf radius in pixels: write purifier.eps=8/255, or null for no ball"
+        )
+    if not 0 < radius < 1:
+        raise ValueError(
+            f"purifier.eps={purifier['eps']} is not in (0, 1): pixels are in [0, 1], write 8/255, or null for no ball"
         )
 
 
 def _network(cell: dict[str, Any], prior: dict[str, Any]) -> None:
     """The prior's network against the data set's images and the sampler, as far as its config.json tells."""
     network, shape = _config(prior, "unet/config.json"), cell["dataset"].get("shape")
+    if network.get("_class_name") == "DDPMpp":  # ours, for Score SDE's: its config has other words
+        network = {**network, "in_channels": 3, "out_channels": 3, "sample_size": network.get("image_size")}
     channels, outputs, side = (network.get(key) for key in ("in_channels", "out_channels", "sample_size"))
     mend = f"use prior={cell['dataset_name']}/pixel"
     if shape is not None and side is not None:
-        sides = list(side) if isinstance(side, list) else [side, side]
-        if sides != list(shape[1:]):
+        sides, size = (list(side) if isinstance(side, list) else [side, side]), prior.get("size")
+        if sides != ([size, size] if size else list(shape[1:])):
+            has = f"prior.size={size}" if size else f"dataset={cell['dataset_name']} has {shape[1]} x {shape[2]}"
             raise ValueError(
-                f"prior.weights={prior['weights']} is for images of {sides[0]} x {sides[1]}, and dataset={cell['dataset_name']} has {shape[1]} x {shape[2]}: {mend}"
+                f"prior.weights={prior['weights']} is for images of {sides[0]} x {sides[1]}, and {has}: {mend}"
             )
     if shape is not None and channels is not None and channels != shape[0]:
         raise ValueError(
@@ -117,6 +123,22 @@ def _network(cell: dict[str, Any], prior: dict[str, Any]) -> None:
             f"prior.weights={prior['weights']} has {outputs} output channels for {channels}: noise alone or noise and variance, {channels} or {2 * channels}, are known: {mend}"
         )
     schedule.variance_fits((cell["purifier"].get("sampler") or {}).get("variance"), outputs == 2 * channels)
+
+
+def _sides(cell: dict[str, Any], prior: dict[str, Any]) -> None:
+    """Sizes that images would be stretched to unasked, or at which the attack could not compare them with the input."""
+    purifier, blocks = cell["purifier"], _config(prior, "vae/config.json").get("block_out_channels")
+    side, given = purifier.get("resize_in"), purifier.get("resize_out")
+    factor = 2 ** (len(blocks) - 1) if blocks else 1
+    if side and side % factor:
+        raise ValueError(
+            f"purifier.resize_in={side} is no multiple of {factor}, by which the autoencoder of prior.weights={prior['weights']} shrinks images: use {side - side % factor or factor}"
+        )
+    shape = cell["dataset"].get("shape")
+    if cell["view_name"] == "bpda" and given and shape is not None and [given, given] != list(shape[1:]):
+        raise ValueError(
+            f"purifier.resize_out={given} with view=bpda: its gradient is the classifier's, whose images have to be of the input's size ({shape[1]} x {shape[2]}): use purifier.resize_out=null or view=full"
+        )
 
 
 def _betas(purifier: dict[str, Any], prior: dict[str, Any]) -> None:
