@@ -9,7 +9,7 @@ from typing import Any
 _INTERVAL = re.compile(r"(int )?([\[(])([^,]+), ([^\])]+)([\])])")
 
 
-def refuse_beyond(node: Mapping[str, Any], path: str = "") -> None:
+def refuse_beyond(node: Mapping[Any, Any], path: str = "") -> None:
     """Raise ValueError for the first value in a config, at any depth, that the `limits` beside it forbid."""
     for key, limit in node.get("limits", {}).items():
         if not within(node.get(key), limit):
