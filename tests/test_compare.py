@@ -108,6 +108,21 @@ def test_a_difference_is_taken_image_by_image(tmp_path):
     assert paired(held, [["coup", "coup_unguided"]], ["bpda"]) == []
 
 
+def test_the_difference_under_the_worst_attack_is_of_each_defenses_own(tmp_path):
+    a, b = [[1, 1, 0, 0]] * 2, [[0, 1, 1, 1]] * 2
+    finding(tmp_path, "coup", "blind", a, damage=[0.9, 0.1, 0.9, 0.9])
+    finding(tmp_path, "coup", "full_apgd", b, damage=[0.1, 0.9, 0.1, 0.1])  # the worst: right, right, wrong, wrong
+    finding(tmp_path, "coup_unguided", "blind", ALL, damage=[0.1] * N)
+    held = [(row.facts["purifier"], row) for row in swept(EXPERIMENTS, tmp_path, None)]
+    pair = [["coup", "coup_unguided"]]
+    assert paired(held, pair, ["worst"]) == [], "one attack alone has no worst"
+    finding(tmp_path, "coup_unguided", "full_apgd", NONE, damage=[0.9] * N)
+    held = [(row.facts["purifier"], row) for row in swept(EXPERIMENTS, tmp_path, None)]
+    (line,) = paired(held, pair, ["blind", "worst"])
+    assert line["worst"].startswith("+50.0 (")
+    assert line["blind"].startswith("-50.0 (")
+
+
 def test_every_setting_of_a_purifier_is_paired_under_its_own_label(tmp_path):
     finding(tmp_path, "coup", "full_apgd", ALL)
     finding(tmp_path, "coup", "full_apgd", HALF, t_star=0.3)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lgap_bench.report import paper
+from lgap_bench.report.paired import WORST
 from lgap_bench.report.paired import differences as differences_of_pairs
 from lgap_bench.report.swept import Row, differences, swept
 from lgap_bench.report.table import as_markdown, as_text, write_csv
@@ -19,7 +20,6 @@ COLUMNS = (
     "natural_any_of_k", "any_of_k", "natural_majority_of_k", "majority_of_k", "score_draws", "seeds", "n", "norm", "eps",
     "dataset", "classifier", "compared", "failed", "status", "records", "seconds",
 )  # fmt: skip
-WORST = "worst"  # the worst attack per image, chosen on select draws
 Panel = tuple[str, str, str, int]  # data set, norm, eps, n: rows that may be compared with one another
 
 
@@ -43,7 +43,7 @@ def report(name: str, outputs: Path, dataset: str | None, markdown: bool) -> Non
     for (which, norm, eps, n), held in panels.items():
         measured = [attack for attack in (*attacks, WORST) if any(attack in row.lines for _, row in held)]
         parts = tables(held, measured)
-        if paired := differences_of_pairs(held, wanted.get("pairs", ()), [a for a in measured if a != WORST]):
+        if paired := differences_of_pairs(held, wanted.get("pairs", ()), measured):
             parts["difference of the means on the same images, in points (95 % interval)"] = paired
         for title, cells in parts.items():
             head = f"{which}, {norm} {eps}, {n} images: {title}"
@@ -61,15 +61,14 @@ def report(name: str, outputs: Path, dataset: str | None, markdown: bool) -> Non
 def worst(row: Row) -> dict[str, Any] | None:
     """The line of the worst attack per image, of the seeds that met the largest set of attacks; None for a set of one.
 
-    A seed that met fewer would look robust. `compared` says how many attacks it is the worst of.
+    `compared` says how many attacks it is the worst of.
     """
-    met = {seed: tuple(records) for seed, records in row.seeds.items()}
-    largest = max(met.values(), key=len)
-    if len(largest) < 2:
+    by_seed = list(row.most_attacked.values())
+    compared = len(by_seed[0])
+    if compared < 2:
         return None
-    by_seed = [list(row.seeds[seed].values()) for seed in sorted(met) if met[seed] == largest]
-    seconds = sum(row.lines[attack]["seconds"] for attack in largest)
-    return {**row.facts, **per_image(by_seed, len(largest)), "compared": len(largest), "seconds": seconds}
+    seconds = sum(line["seconds"] for line in row.lines.values())
+    return {**row.facts, **per_image(by_seed, compared), "compared": compared, "seconds": seconds}
 
 
 def tables(held: Sequence[tuple[str, Row]], attacks: Sequence[str]) -> dict[str, list[dict[str, Any]]]:

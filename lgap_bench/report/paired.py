@@ -10,8 +10,10 @@ import numpy as np
 
 from lgap_bench.record import Record
 from lgap_bench.report.swept import Row
+from lgap_bench.report.worst import worst_per_image
 
 RESAMPLES = 4000
+WORST = "worst"  # the worst attack per image, chosen on select draws
 
 
 def differences(
@@ -22,7 +24,7 @@ def differences(
     Args:
         held: label and row of every defense on the same images. Of a purifier with several settings each is paired.
         pairs: the purifiers' names.
-        attacks: the columns.
+        attacks: the columns; `worst` is each defense's worst attack per image, of as many as it met.
 
     Each defense is under its own attack. Intervals of single defenses overlap where images are alike hard for both; those
     of the difference do not count that twice. Images whose attack failed on either side are left out. Raises ValueError where
@@ -68,11 +70,12 @@ def interval(points: np.ndarray[Any, Any], resamples: int = RESAMPLES) -> tuple[
 
 def _rates(row: Row, attack: str) -> Mapping[int, dict[int, float]]:
     """Seed -> image -> share of right draws, NaN where the attack failed."""
-    records: dict[int, Record] = {seed: found[attack] for seed, found in row.seeds.items() if attack in found}
+    met: dict[int, list[Record]] = {seed: [found[attack]] for seed, found in row.seeds.items() if attack in found}
+    if attack == WORST:
+        met = {seed: records for seed, records in row.most_attacked.items() if len(records) > 1}
     rates = {}
-    for seed, record in records.items():
-        samples = record.samples()
-        right = np.asarray(samples["attacked_prediction"]) == np.asarray(samples["label"])[:, None]
-        share = np.where(np.asarray(samples["failed"], dtype=bool), np.nan, right.mean(1))
-        rates[seed] = dict(zip((int(i) for i in samples["id"]), share.tolist(), strict=True))
+    for seed, records in met.items():
+        right, _, failed = worst_per_image(records)
+        ids = (int(i) for i in records[0].samples()["id"])
+        rates[seed] = dict(zip(ids, np.where(failed, np.nan, right.mean(1)).tolist(), strict=True))
     return rates

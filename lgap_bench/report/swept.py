@@ -36,6 +36,13 @@ class Row:
         """The line of most seeds: natural accuracy does not depend on the attack."""
         return max(self.lines.values(), key=lambda line: line["seeds"])
 
+    @property
+    def most_attacked(self) -> dict[int, list[Record]]:
+        """The seeds that met the largest set of attacks, with their records; a seed that met fewer would look robust."""
+        met = {seed: tuple(records) for seed, records in self.seeds.items()}
+        largest = max(met.values(), key=len)
+        return {seed: list(self.seeds[seed].values()) for seed in sorted(met) if met[seed] == largest}
+
 
 def swept(experiments: Sequence[str], outputs: Path, dataset: str | None) -> list[Row]:
     """All rows that the experiments' records make; cells asked for with another attack than the experiment's are left out.

@@ -97,7 +97,7 @@ def per_image(by_seed: Sequence[Sequence[Record]], asked_for: int) -> dict[str, 
         by_seed: for every seed the records of one defense under several attacks, on the same images.
         asked_for: how many attacks there should be.
     """
-    scored = [_one_seed(cells) for cells in by_seed]
+    scored = [worst_per_image(cells) for cells in by_seed]
     lost = np.any([failed for _, _, failed in scored], axis=0)
     natural = accuracy(np.asarray([clean for _, clean, _ in scored]))
     first, compared = by_seed[0][0].summary(), len(by_seed[0])
@@ -116,8 +116,8 @@ def per_image(by_seed: Sequence[Sequence[Record]], asked_for: int) -> dict[str, 
     return line
 
 
-def _one_seed(cells: Sequence[Record]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """(images, draws) right under the worst attack and on clean images, and (images,) failed under every attack."""
+def worst_per_image(cells: Sequence[Record]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Of one seed: (images, draws) right under the worst attack and on clean images, (images,) failed under every attack."""
     samples = [record.samples() for record in cells]
     if any(other["id"] != samples[0]["id"] for other in samples):
         raise ValueError("worst_of: the records hold different images: measure them with the same n and split")
