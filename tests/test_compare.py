@@ -11,8 +11,8 @@ from test_paper_tables import ALL, HALF, NONE, N, lines, record
 from lgap_bench.record import Record
 from lgap_bench.report.compare import tables, worst
 from lgap_bench.report.curve import points
+from lgap_bench.report.paired import across, interval
 from lgap_bench.report.paired import differences as paired
-from lgap_bench.report.paired import interval
 from lgap_bench.report.swept import differences, swept
 
 NAMES = ("blind", "bpda", "full_detached", "full_apgd")
@@ -121,6 +121,17 @@ def test_the_difference_under_the_worst_attack_is_of_each_defenses_own(tmp_path)
     (line,) = paired(held, pair, ["blind", "worst"])
     assert line["worst"].startswith("+50.0 (")
     assert line["blind"].startswith("-50.0 (")
+
+
+def test_two_attacks_on_the_same_images_are_set_against_one_another(tmp_path):
+    finding(tmp_path, "coup", "full_apgd", ALL)
+    finding(tmp_path, "coup", "full_detached", HALF)
+    finding(tmp_path, "coup_unguided", "full_apgd", [[1, 0, 0, 0]] * 2)
+    held = [(row.facts["purifier"], row) for row in swept(EXPERIMENTS, tmp_path, None)]
+    sides = ["coup full_detached", "coup full_apgd", "coup_unguided full_apgd", "lgap blind"]
+    first, second = across(held, [sides[:2], [sides[0], sides[2]], [sides[0], sides[3]]])
+    assert first == {"difference": "coup full_detached - coup full_apgd", "points": "-50.0 (-50.0 to -50.0)"}
+    assert second["points"].startswith("+25.0 (")
 
 
 def test_every_setting_of_a_purifier_is_paired_under_its_own_label(tmp_path):

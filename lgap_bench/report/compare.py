@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lgap_bench.report import paper
-from lgap_bench.report.paired import WORST
+from lgap_bench.report.paired import WORST, across
 from lgap_bench.report.paired import differences as differences_of_pairs
 from lgap_bench.report.swept import Row, differences, swept
 from lgap_bench.report.table import as_markdown, as_text, write_csv
@@ -45,6 +45,8 @@ def report(name: str, outputs: Path, dataset: str | None, markdown: bool) -> Non
         parts = tables(held, measured)
         if paired := differences_of_pairs(held, wanted.get("pairs", ()), measured):
             parts["difference of the means on the same images, in points (95 % interval)"] = paired
+        if crossed := across(held, wanted.get("across", ())):
+            parts["the same between two attacks"] = crossed
         for title, cells in parts.items():
             head = f"{which}, {norm} {eps}, {n} images: {title}"
             columns = list(cells[0])

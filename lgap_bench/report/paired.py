@@ -34,18 +34,30 @@ def differences(
     for pair in pairs:
         firsts, seconds = ([each for each in held if each[1].facts["purifier"] == name] for name in pair)
         for (first, row), (second, other) in product(firsts, seconds):
-            told = {attack: _told(row, other, attack) for attack in attacks}
+            told = {attack: _told((row, attack), (other, attack)) for attack in attacks}
             lines.append({"difference": f"{first} - {second}", **told})
     return lines if any(any(list(line.values())[1:]) for line in lines) else []
 
 
-def _told(first: Row, second: Row, attack: str) -> str | None:
-    both = [_rates(row, attack) for row in (first, second)]
+def across(held: Sequence[tuple[str, Row]], pairs: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
+    """As `differences`, of sides named `coup full_detached`: each its own purifier and attack."""
+    lines = []
+    for pair in pairs:
+        names = [side.split() for side in pair]
+        rows = [[each for each in held if each[1].facts["purifier"] == purifier] for purifier, _ in names]
+        for (first, row), (second, other) in product(*rows):
+            if told := _told((row, names[0][1]), (other, names[1][1])):
+                lines.append({"difference": f"{first} {names[0][1]} - {second} {names[1][1]}", "points": told})
+    return lines
+
+
+def _told(first: tuple[Row, str], second: tuple[Row, str]) -> str | None:
+    both = [_rates(*side) for side in (first, second)]
     seeds = sorted(both[0].keys() & both[1].keys())
     if not seeds:
         return None
     if any(both[0][seed].keys() != both[1][seed].keys() for seed in seeds):
-        raise ValueError(f"{attack}: two defenses were measured on different images: measure both with the same n")
+        raise ValueError(f"{first[1]}: two defenses were measured on different images: measure both with the same n")
     kept = [i for i in both[0][seeds[0]] if not any(np.isnan(side[seed][i]) for side in both for seed in seeds)]
     if not kept:
         return None
