@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 from goldens import golden, network
+from torch import Tensor
 
 from lgap_bench.prior.pixel import PixelPrior
 from lgap_bench.purifier.diffpure import DiffPure
@@ -21,7 +22,8 @@ ALPHAS = (1 - torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)).cumprod(0)
 class Unclipped(PixelPrior):
     """Random networks leave [0, 1], where the clipping of the purified image would hide what is compared."""
 
-    decode = PixelPrior.image
+    def decode(self, x: Tensor, size: tuple[int, ...] | None = None) -> Tensor:
+        return self.image(x)
 
 
 @dataclass(frozen=True)

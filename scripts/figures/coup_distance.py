@@ -80,7 +80,7 @@ def measured(defense: Defense, purifier: DiffPure, images: Attacked, weight: flo
     rows, draws = images.images.repeat(DRAWS, 1, 1, 1), images.score(DRAWS)
     for first, last in slices(len(rows), images.cell["max_rows"]):
         noise = draws.rows(first, last)
-        x = purifier.prior.encode(defense.cast(rows[first:last]), noise)
+        x = purifier.prior.encode(defense.shown(rows[first:last]), noise)
         watch = Watch(purifier.terms(x, noise))
         given = (purifier.steps, None, purifier.sampler, noise, [watch])
         end = reverse(purifier.prior, purifier.start(x, noise), *given)
