@@ -38,15 +38,11 @@ def states_of(rows: int, seed: int = 5) -> Tensor:
 
 
 def term_of(guidance, x, rows):
-    return guidance.term(tiny_prior(), x, noise_of(rows))
+    return guidance.term(shown, x, noise_of(rows))
 
 
-def tiny_prior():
-    class Plain:
-        def image(self, x):
-            return (x + 1) / 2
-
-    return Plain()
+def shown(x):
+    return (x + 1) / 2
 
 
 @pytest.mark.parametrize("batch", [1, 3, 8])
@@ -113,7 +109,7 @@ def test_detaching_changes_no_image_and_takes_the_term_s_own_derivative_away(kin
     assert torch.equal(purifier(make(True))(x, noise), purifier(make(False))(x, noise))
     leaf = x.clone().requires_grad_()
     assert torch.equal(purifier(make(True))(leaf, noise), purifier(make(False))(leaf, noise))
-    terms = {detach: make(detach).term(tiny(), leaf, noise)(leaf, leaf, STEP) for detach in (True, False)}
+    terms = {detach: make(detach).term(shown, leaf, noise)(leaf, leaf, STEP) for detach in (True, False)}
     assert torch.equal(terms[True], terms[False])
     assert not terms[True].requires_grad
     (second,) = torch.autograd.grad(terms[False].square().sum(), leaf)
@@ -141,7 +137,7 @@ def test_a_sample_s_guidance_does_not_know_the_size_of_its_batch(guidance, batch
     x, x_t, e = (states_of(8, seed) for seed in (4, 5, 6))
     together = term_of(guidance, x[:batch], batch)(x_t[:batch], e[:batch], STEP)
     for i in range(batch):
-        own = guidance.term(tiny_prior(), x[i : i + 1], noise_of(8).rows(i, i + 1))
+        own = guidance.term(shown, x[i : i + 1], noise_of(8).rows(i, i + 1))
         alone = own(x_t[i : i + 1], e[i : i + 1], STEP)
         torch.testing.assert_close(alone[0], together[i], rtol=1e-10, atol=1e-9)
 

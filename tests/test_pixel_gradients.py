@@ -178,7 +178,7 @@ class Constant(Guidance):
         super().__init__()
         self.terms = terms
 
-    def term(self, prior: Any, x: Tensor, noise: Any, tag: str = "") -> Any:
+    def term(self, image: Any, x: Tensor, noise: Any, tag: str = "") -> Any:
         return lambda x_t, e, step: self.terms.pop(0)
 
 
@@ -189,8 +189,8 @@ class Recorded(Guidance):
         super().__init__()
         self.guidance, self.said = guidance, []
 
-    def term(self, prior: Any, x: Tensor, noise: Any, tag: str = "") -> Any:
-        term = self.guidance.term(prior, x, noise, tag)
+    def term(self, image: Any, x: Tensor, noise: Any, tag: str = "") -> Any:
+        term = self.guidance.term(image, x, noise, tag)
 
         def told(*state: Any) -> Tensor:
             self.said.append(term(*state).detach())

@@ -52,9 +52,11 @@ def by_adjoint(purifier: Purifier) -> DiffPure:
 class _ByAdjoint(DiffPure):
     """DiffPure whose reverse process is solved by torchsde."""
 
-    def solve(self, x_t: Tensor, x_0: Tensor, noise: Noise, tag: str, kept: int | None = None) -> Tensor:
+    def solve(
+        self, x_t: Tensor, x_0: Tensor, terms: list[Term], noise: Noise, tag: str, kept: int | None = None
+    ) -> Tensor:
         """The state at t = 1e-5; the method holds no graph, so `kept` says nothing. Guidance that looks at the input x_0 makes it a parameter of the equation."""
-        equation = ReverseProcess(self.prior, self.sampler, self.terms(x_0, noise, tag), self.steps, x_t.shape)
+        equation = ReverseProcess(self.prior, self.sampler, terms, self.steps, x_t.shape)
         # torchsde adds dt to times in their own precision: float64 meets the purifier's grid whatever the images are in.
         times = torch.tensor([1 - self.steps[0].t, 1 - schedule.END], dtype=torch.float64)
         solution = _solver()(

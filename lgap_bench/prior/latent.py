@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from lgap_bench import weights as weight_files
 from lgap_bench.finite import pretrained, require_finite
 from lgap_bench.noise import Noise
+from lgap_bench.purifier.resize import resized
 
 
 @dataclass(frozen=True)
@@ -74,9 +75,12 @@ class LatentPrior(nn.Module):
         sample = posterior.mean + posterior.std * noise.normal(posterior.mean, "vae")
         return sample * self.vae.config.scaling_factor
 
-    def image(self, z: Tensor) -> Tensor:
-        """A latent as a classifier sees it: decoded, not clipped."""
-        return self.vae.decode(z / self.vae.config.scaling_factor).sample / 2 + 0.5
+    def image(self, z: Tensor, size: tuple[int, ...] | None = None) -> Tensor:
+        """A latent as a classifier sees it: decoded, at a (height, width) or as it is; not clipped."""
+        decoded = self.vae.decode(z / self.vae.config.scaling_factor).sample / 2 + 0.5
+        if size is None or tuple(decoded.shape[-2:]) == size:
+            return decoded
+        return resized(decoded.to(torch.promote_types(decoded.dtype, torch.float32)), size)  # see LGAP.forward
 
     def decode(self, z: Tensor) -> Tensor:
         """x = D(z_0), clipped to [0, 1] as the pipeline does."""

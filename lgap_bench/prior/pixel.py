@@ -75,13 +75,13 @@ class PixelPrior(nn.Module):
         """Images in [0, 1] -> [-1, 1], in float32 at least: steps of 1e-3 are lost in bfloat16; draws nothing."""
         return 2 * resized(x.to(torch.promote_types(x.dtype, torch.float32)), self.size, antialias=False) - 1
 
-    def image(self, x: Tensor) -> Tensor:
-        """A state as a classifier sees it, not clipped."""
-        return (x + 1) / 2
+    def image(self, x: Tensor, size: tuple[int, ...] | None = None) -> Tensor:
+        """A state as a classifier sees it, at a (height, width) or as it is; not clipped."""
+        return resized((x + 1) / 2, size, antialias=False)
 
     def decode(self, x: Tensor, size: tuple[int, ...] | None = None) -> Tensor:
         """Purified images in [0, 1], clipped, at a (height, width) or as they are."""
-        return resized(self.image(x), size, antialias=False).clamp(0, 1)
+        return self.image(x, size).clamp(0, 1)
 
     def predict(self, x_t: Tensor, label: Any, condition: None = None) -> tuple[Tensor, Tensor | None]:
         """The noise in x_t, and the variance output of networks that have one.

@@ -64,27 +64,32 @@ class DiffPure(Purifier):
         a = self.prior.alpha(schedule.start_index(self.t_star, self.prior.train_steps))
         return add_noise(x_0, a, noise, f"{tag}forward")
 
-    def terms(self, x_0: Tensor, noise: Noise, tag: str = "") -> list[Term]:
-        """The guidance of one purification of x_0."""
-        return [] if self.guidance is None else [self.guidance.term(self.prior, x_0, noise, tag)]
+    def terms(self, x_0: Tensor, size: tuple[int, ...], noise: Noise, tag: str = "") -> list[Term]:
+        """The guidance of one purification of x_0, by a classifier that gets images of a (height, width)."""
+        if self.guidance is None:
+            return []
+        return [self.guidance.term(lambda state: self.prior.image(state, size), x_0, noise, tag)]
 
     def forward(self, x: Tensor, noise: Noise, observed: list[str] | None = None) -> Tensor:
         """x (B, C, H, W) in [0, 1] -> purified images in [0, 1]."""
         x_0 = state = self.prior.encode(x, noise)  # at the prior's own size
-        kept = self.kept(x_0, noise)
+        size = tuple(x.shape[-2:])
+        kept = self.kept(x_0, noise, self.terms(x_0, size, noise))
         for r in range(self.rounds):
             tag = f"round {r} " if r else ""
-            state = self.solve(self.start(state, noise, tag), x_0, noise, tag, kept[r])
-        return self.prior.decode(state, tuple(x.shape[-2:]))
+            terms = self.terms(x_0, size, noise, tag)
+            state = self.solve(self.start(state, noise, tag), x_0, terms, noise, tag, kept[r])
+        return self.prior.decode(state, size)
 
-    def solve(self, x_t: Tensor, x_0: Tensor, noise: Noise, tag: str, kept: int | None = None) -> Tensor:
-        """One reverse process, from x_t* to the end; x_0 is the input, for the guidance; `kept` as `reverse` takes it."""
-        terms = self.terms(x_0, noise, tag)
+    def solve(
+        self, x_t: Tensor, x_0: Tensor, terms: list[Term], noise: Noise, tag: str, kept: int | None = None
+    ) -> Tensor:
+        """One reverse process, from x_t* to the end; x_0 is what the terms look at; `kept` as `reverse` takes it."""
         return reverse(self.prior, x_t, self.steps, None, self.sampler, noise, terms, kept, tag, captured=[x_0])
 
-    def kept(self, x_0: Tensor, noise: Noise) -> list[int]:
+    def kept(self, x_0: Tensor, noise: Noise, terms: list[Term]) -> list[int]:
         """How many steps of each round, the last ones, keep their graph for the gradient."""
-        take = transition(self.prior, None, self.sampler, noise, self.terms(x_0, noise))
+        take = transition(self.prior, None, self.sampler, noise, terms)
         (kept,) = self.memory.plan(x_0, [(lambda z: take(z, self.steps[0]), self.rounds * len(self.steps))], self)
         return [max(0, min(len(self.steps), kept - r * len(self.steps))) for r in reversed(range(self.rounds))]
 

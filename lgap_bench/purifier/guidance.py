@@ -1,12 +1,13 @@
 """Guidance: terms added to the prior's score, each the gradient of a log-density at the state x_t.
 
-A guidance is prepared once per purification with `term(prior, x, noise)` and then called at every step. Everything is
+A guidance is prepared once per purification with `term(image, x, noise)` and then called at every step. Everything is
 summed over samples, never averaged, so that its strength does not depend on the batch.
 """
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -18,6 +19,8 @@ from lgap_bench.noise import Noise
 from lgap_bench.purifier.diffusion import Term
 from lgap_bench.purifier.sampler import clean
 from lgap_bench.purifier.schedule import Step
+
+Image = Callable[[Tensor], Tensor]  # a state of the prior -> images (B, C, H, W)
 
 
 class Guidance(nn.Module):
@@ -31,8 +34,14 @@ class Guidance(nn.Module):
     draws: bool = False
     detach_guidance: bool
 
-    def term(self, prior: Any, x: Tensor, noise: Noise, tag: str = "") -> Term:
-        """The guidance for one purification of x, in the prior's own space; `tag` names the round in its noise."""
+    def term(self, image: Image, x: Tensor, noise: Noise, tag: str = "") -> Term:
+        """The guidance for one purification.
+
+        Args:
+            image: how the classifier sees a state: in [0, 1] unless noise leads out of it, and of the size that it gets.
+            x: what is purified, in the prior's own space.
+            tag: names the round in the noise.
+        """
         raise NotImplementedError
 
     def detached(self) -> Guidance:
@@ -48,7 +57,8 @@ class ClassifierConfidence(Guidance):
     No label is involved. The classifier is the bare one of the config, as it is before any fine-tuning.
 
     Args:
-        classifier: images in [0, 1] to logits; called on (x_t + 1) / 2, which is noisy and may leave [0, 1].
+        classifier: images in [0, 1] to logits; called on (x_t + 1) / 2, which is noisy and may leave [0, 1], brought to the size at which
+            the defense's classifier gets its images.
         weight: lambda of the paper.
         temperature: of the softmax; 1 in the paper.
         at: `x_t`, the noisy state itself (the paper; decoded if the prior is latent), or `x_0`, its denoised estimate
@@ -75,13 +85,13 @@ class ClassifierConfidence(Guidance):
         self.classifier = classifier
         self.weight, self.temperature, self.at, self.detach_guidance = weight, temperature, at, detach_guidance
 
-    def term(self, prior: Any, x: Tensor, noise: Noise, tag: str = "") -> Term:
+    def term(self, image: Image, x: Tensor, noise: Noise, tag: str = "") -> Term:
         """The gradient at (x_t, e, step); independent of x and of noise."""
 
         def gradient(x_t: Tensor, e: Tensor, step: Step) -> Tensor:
             point = clean(x_t, e, step) if self.at == "x_0" else x_t
             scale = self.weight / (step.a_t**0.5 if self.at == "x_0" else 1.0)
-            return scale * ascent(lambda z: self.log_confidence(prior.image(z)), point, self.detach_guidance)
+            return scale * ascent(lambda z: self.log_confidence(image(z)), point, self.detach_guidance)
 
         return gradient
 
@@ -89,6 +99,10 @@ class ClassifierConfidence(Guidance):
         """log max_k p(k | x) of images in [0, 1], (B,)."""
         weight = next(self.classifier.parameters(), images)  # the state is float32, the classifier may be bfloat16
         logits = self.classifier(images.to(weight.dtype)).to(images.dtype)
+        if len(logits) != len(images):  # networks that flatten whatever is left of a picture of another size
+            raise ValueError(
+                f"purifier.guidance: its classifier answers {len(logits)} times to {len(images)} images of {tuple(images.shape[-2:])}: it needs another size"
+            )
         return (logits / self.temperature).log_softmax(-1).amax(-1)
 
 
@@ -122,7 +136,7 @@ class Distance(Guidance):
         self.kind, self.scale, self.detach_guidance = kind, scale, detach_guidance
         self.eps = fraction(eps, "purifier.guidance.eps")
 
-    def term(self, prior: Any, x: Tensor, noise: Noise, tag: str = "") -> Term:
+    def term(self, image: Image, x: Tensor, noise: Noise, tag: str = "") -> Term:
         """The gradient at (x_t, e, step) towards the input x, which is noised with `noise` under its own names."""
 
         def gradient(x_t: Tensor, e: Tensor, step: Step) -> Tensor:

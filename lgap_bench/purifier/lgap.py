@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from lgap_bench.noise import Noise
 from lgap_bench.prior.latent import LatentPrior
 from lgap_bench.purifier.base import Purifier
-from lgap_bench.purifier.diffusion import add_noise, reverse, transition
+from lgap_bench.purifier.diffusion import Term, add_noise, reverse, transition
 from lgap_bench.purifier.guidance import Guidance
 from lgap_bench.purifier.memory import Memory, recomputed
 from lgap_bench.purifier.resize import resized
@@ -80,14 +80,21 @@ class LGAP(Purifier):
         whole = self.memory.gib is None
         z_0 = self.prior.encode(seen, noise) if whole else recomputed(self.prior.encode, seen, noise)
         z_t = add_noise(z_0, self.prior.alpha(self.times[0]), noise)
-        terms = [] if self.guidance is None else [self.guidance.term(self.prior, z_0, noise)]
+        size = (self.resize_out, self.resize_out) if self.resize_out else tuple(x.shape[-2:])
+        terms = self.terms(z_0, size, noise)
         take = transition(self.prior, C, DDIM(), noise, terms)
         parts = [(lambda z: take(z, self.steps[0]), len(self.steps)), (self.prior.decode, 1)]
         kept, decoder = self.memory.plan(z_t, parts, self)
         z_0 = reverse(self.prior, z_t, self.steps, C, DDIM(), noise, terms, kept, captured=[z_0])
         purified = self.prior.decode(z_0) if decoder else recomputed(self.prior.decode, z_0)
         # Antialiasing knows no bfloat16 on a CPU.
-        return resized(purified.to(x.dtype), self.resize_out or tuple(x.shape[-2:])).clamp(0, 1)
+        return resized(purified.to(x.dtype), size).clamp(0, 1)
+
+    def terms(self, z_0: Tensor, size: tuple[int, ...], noise: Noise) -> list[Term]:
+        """The guidance of one purification of z_0, by a classifier that gets images of a (height, width)."""
+        if self.guidance is None:
+            return []
+        return [self.guidance.term(lambda z: self.prior.image(z, size), z_0, noise)]
 
 
 def _released_range(x: Tensor) -> Tensor:

@@ -62,7 +62,9 @@ class LikelihoodMax(Purifier):
     def forward(self, x: Tensor, noise: Noise, observed: list[str] | None = None) -> Tensor:
         """x (B, C, H, W) in [0, 1] -> images in [0, 1] of higher likelihood; differentiable, with second derivatives."""
         x_0 = state = self.prior.encode(x, noise)
-        terms = [] if self.guidance is None else [self.guidance.term(self.prior, x_0, noise)]
+        size = tuple(x.shape[-2:])
+        shown = lambda state: self.prior.image(state, size)  # noqa: E731
+        terms = [] if self.guidance is None else [self.guidance.term(shown, x_0, noise)]
         speed = x_0.new_zeros(x_0.shape)
 
         def direction(z: Tensor, k: int) -> Tensor:
@@ -80,7 +82,7 @@ class LikelihoodMax(Purifier):
             state = state + self.step_size * speed
             if self.eps is not None:
                 state = x_0 + (state - x_0).clamp(-2 * self.eps, 2 * self.eps)
-        return self.prior.decode(state, tuple(x.shape[-2:]))
+        return self.prior.decode(state, size)
 
     def _bound(self, x: Tensor, noise: Noise, k: int) -> Tensor:
         """-||n - e||^2 / 2 at one random t per sample, (B,): the bound's term without its weight (Ho et al. 2020, eq. 14)."""

@@ -68,14 +68,15 @@ def followed(defense: Defense, images: Attacked, chosen: list[int]) -> list[Row]
     noise = images.score(1, chosen)
     x_0 = purifier.prior.encode(defense.shown(images.images[chosen]), noise)
     x = purifier.start(x_0, noise)
-    given = (None, purifier.sampler, noise, purifier.terms(x_0, noise))
+    size = tuple(images.images.shape[-2:])
+    given = (None, purifier.sampler, noise, purifier.terms(x_0, size, noise))
     path = [x, *states(purifier.prior, x, purifier.steps, *given)]
     times = [*(step.t for step in purifier.steps), 0.0]
     labels = images.labels[chosen]
-    right = defense.classify(purifier.prior.decode(path[-1])).argmax(-1) == labels
+    right = defense.classify(purifier.prior.decode(path[-1], size)).argmax(-1) == labels
     rows = []
     for k, (t, state) in enumerate(zip(times, path, strict=True)):
-        p = defense.classify(purifier.prior.image(state)).softmax(-1).double()
+        p = defense.classify(purifier.prior.image(state, size)).softmax(-1).double()
         of_label = p.gather(1, labels[:, None])[:, 0]
         row: Row = {"step": k, "t": t, "samples": len(chosen), "end": int(k == len(path) - 1)}
         row |= summary("label", of_label) | summary("largest", p.amax(-1))

@@ -81,7 +81,7 @@ def measured(defense: Defense, purifier: DiffPure, images: Attacked, weight: flo
     for first, last in slices(len(rows), images.cell["max_rows"]):
         noise = draws.rows(first, last)
         x = purifier.prior.encode(defense.shown(rows[first:last]), noise)
-        watch = Watch(purifier.terms(x, noise))
+        watch = Watch(purifier.terms(x, tuple(rows.shape[-2:]), noise))
         given = (purifier.steps, None, purifier.sampler, noise, [watch])
         end = reverse(purifier.prior, purifier.start(x, noise), *given)
         moved.append(length(end - x))
