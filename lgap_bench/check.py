@@ -29,16 +29,20 @@ def _budget(cell: dict[str, Any]) -> None:
     eps = fraction(cell["threat"]["eps"], "threat.eps")
     if eps <= 0 or (cell["threat"]["norm"] == "linf" and eps > 1):
         raise ValueError(f"threat.eps={cell['threat']['eps']} is not in (0, 1]: pixels are in [0, 1], write 8/255")
-    if "step_size" not in cell["attack"]:
-        return
-    step, most = (
-        fraction(cell["attack"]["step_size"], "attack.step_size", eps),
-        1 if cell["threat"]["norm"] == "linf" else float("inf"),
-    )
-    if not 0 < step <= most:
-        raise ValueError(
-            f"attack.step_size={cell['attack']['step_size']} is not {'positive' if step <= 0 else 'in (0, 1], pixels are in [0, 1]'}: write 2/255 or eps/4"
-        )
+    _steps(cell["attack"], "attack", eps, 1 if cell["threat"]["norm"] == "linf" else float("inf"))
+
+
+def _steps(attack: dict[str, Any], path: str, eps: float, most: float) -> None:
+    """The step sizes of an attack and of those it is made of."""
+    if "step_size" in attack:
+        step = fraction(attack["step_size"], f"{path}.step_size", eps)
+        if not 0 < step <= most:
+            raise ValueError(
+                f"{path}.step_size={attack['step_size']} is not {'positive' if step <= 0 else 'in (0, 1], pixels are in [0, 1]'}: write 2/255 or eps/4"
+            )
+    for key, member in attack.items():
+        if isinstance(member, dict) and key != "limits":
+            _steps(member, f"{path}.{key}", eps, most)
 
 
 def _subset(cell: dict[str, Any]) -> None:

@@ -12,6 +12,8 @@ from lgap_bench import weights as weight_files
 from lgap_bench.cell import DESCRIBING, STAGES
 from lgap_bench.check import check, paths
 
+HYDRAS = ("_target_", "_convert_", "_recursive_", "_partial_", "_args_")  # keys that it takes for itself
+
 
 def dry(cell: dict[str, Any]) -> str:
     """What the cell is and what it needs, in two lines. Raises ValueError for the first thing that could not work."""
@@ -61,7 +63,7 @@ def _fits(key: str, node: dict[str, Any]) -> None:
         signature = inspect.signature(_target(node["_target_"]))
     except (ImportError, AttributeError) as error:
         raise ValueError(f"{key}._target_={node['_target_']} names no code ({error}): mend the name") from None
-    given = {name: None for name in node if name != "_target_" and name not in DESCRIBING}
+    given = {name: None for name in node if name not in HYDRAS and name not in DESCRIBING}
     if key == "view":
         given |= {"defense": None, "max_rows": None}
     try:
@@ -80,7 +82,7 @@ def _shapes(cell: dict[str, Any]) -> None:
     module = importlib.import_module(classifier["_target_"].rsplit(".", 1)[0])
     if not hasattr(module, "skeleton"):
         return
-    given = {k: v for k, v in classifier.items() if k != "_target_" and k not in DESCRIBING}
+    given = {k: v for k, v in classifier.items() if k not in HYDRAS and k not in DESCRIBING}
     device = "meta" if not paths(classifier, "weights") else "cpu"  # shapes without numbers: nothing is allocated
     with torch.device(device), torch.no_grad():
         logits = module.skeleton(**given).eval()(torch.empty(1, *dataset["shape"]))

@@ -8,6 +8,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from lgap_bench.attack.autoattack import APGD, AutoAttack
+from lgap_bench.attack.ensemble import Ensemble
 from lgap_bench.attack.none import NoAttack
 from lgap_bench.attack.pgd import PGD
 from lgap_bench.attack.random_noise import RandomNoise
@@ -42,6 +43,8 @@ PRESETS: dict[str, tuple[str, type, dict[str, Any]]] = {
     "adjoint": ("adjoint", PGD, CLASSIC | dict(steps=20, step_size=1 / 255, start="zero", draws=4)),
     "full_detached": ("detached", PGD, CLASSIC | dict(steps=20, step_size=1 / 255, start="zero", draws=4)),
     "apgd_ce": ("full", APGD, dict(loss="cross_entropy", n_iter=100)),
+    "apgd_t": ("full", APGD, dict(loss="targeted_dlr", n_iter=100, draws=1, confirm_draws=32)),
+    "full_ensemble": ("full", Ensemble, dict(select_draws=10, confirm_draws=32)),
     "autoattack_standard": ("full", AutoAttack, dict(version="standard", n_iter=100, n_queries=5000)),
     "autoattack_rand": ("full", AutoAttack, dict(version="rand", n_iter=100, draws=20)),
     "salt_and_pepper": ("none", SaltAndPepper, dict(density=0.025)),

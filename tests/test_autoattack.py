@@ -170,7 +170,7 @@ def test_too_few_classes_are_refused(smooth, images, make_problem, attack, class
 
 
 @pytest.mark.parametrize(
-    "attack, words", [(AutoAttack("plus"), "standard or rand"), (APGD("margin"), "cross_entropy or dlr")]
+    "attack, words", [(AutoAttack("plus"), "standard or rand"), (APGD("margin"), "cross_entropy, dlr, targeted_dlr")]
 )
 def test_unknown_choices_are_refused(ten, images, make_problem, attack, words):
     with pytest.raises(ValueError, match=words):

@@ -36,25 +36,27 @@ STEPS = 100  # the library's, for APGD and FAB
 
 @dataclass(frozen=True)
 class APGD:
-    """Auto-PGD alone, one random start.
+    """Auto-PGD alone, one random start; with `targeted_dlr` one towards each of the nine classes that are likeliest.
 
     Args:
-        loss: `cross_entropy` or `dlr`.
-        n_iter: gradient steps.
+        loss: `cross_entropy`, `dlr` or `targeted_dlr`.
+        n_iter: gradient steps, towards each target.
         draws: EOT draws per gradient; a deterministic view needs one and takes one.
         select_draws: fresh draws on which iterates are compared under a randomized view.
+        confirm_draws: as AutoAttack's; it saves something where there are several targets.
     """
 
     loss: str = "cross_entropy"
     n_iter: int = STEPS
     draws: int = 20
     select_draws: int = 10
+    confirm_draws: int = 0
 
     def __call__(self, problem: Problem) -> Tensor:
         """Attacked images (B, C, H, W), inside the threat's ball. Raises FloatingPointError on a bad gradient."""
-        names = {"cross_entropy": "apgd-ce", "dlr": "apgd-dlr"}
+        names = {"cross_entropy": "apgd-ce", "dlr": "apgd-dlr", "targeted_dlr": "apgd-t"}
         if self.loss not in names:
-            raise ValueError(f"attack.loss={self.loss} is not known: use cross_entropy or dlr")
+            raise ValueError(f"attack.loss={self.loss} is not known: use {', '.join(names)}")
         return _attack(problem, [names[self.loss]], f"attack.loss={self.loss}", self)
 
 
@@ -173,11 +175,9 @@ def _every_sample(problem: Problem, library: Any, settings: APGD | AutoAttack) -
 def _broken(
     problem: Problem, worst: Worst, rows: Sequence[int], settings: APGD | AutoAttack, member: int, run: int
 ) -> list[int]:
-    """The samples whose worst image so far is wrong on fresh draws too; APGD alone has no second run to spare them."""
+    """The samples whose worst image so far is wrong on fresh draws too."""
     wrong = worst.always_wrong.tolist()
-    return broken(
-        problem, worst.x, [row for row in rows if wrong[row]], getattr(settings, "confirm_draws", 0), member, 1 + run
-    )
+    return broken(problem, worst.x, [row for row in rows if wrong[row]], settings.confirm_draws, member, 1 + run)
 
 
 def _runs(name: str, library: Any, at: Expectation, n_iter: int) -> Iterator[Run]:

@@ -33,6 +33,11 @@ class Purifier(nn.Module):
         """Purify x (B, C, H, W); differentiable in x. `observed` replaces what `observe` would find."""
         return x
 
+    @property
+    def guided(self) -> bool:
+        """Whether a guidance steers the purification, which an attacker may leave out of the gradient."""
+        return getattr(self, "guidance", None) is not None
+
     def resampled(self, sampler: Any) -> Purifier:
         """The same purifier with another sampler, for the view `surrogate`. Raises ValueError if it has none."""
         raise ValueError(
@@ -44,11 +49,11 @@ class Purifier(nn.Module):
 
         Raises ValueError if it has no guidance.
         """
-        guidance: Any = getattr(self, "guidance", None)
-        if guidance is None:
+        if not self.guided:
             raise ValueError(
                 f"view=detached needs a purifier with guidance, and {type(self).__name__} has none here: use purifier=coup, or view=full"
             )
+        guidance: Any = self.guidance
         other = copy.copy(self)
         if "memory" in self.__dict__:  # a plan of its own: its steps hold less than those of the exact gradient
             other.__dict__["memory"] = self.__dict__["memory"].forgotten()

@@ -1,0 +1,77 @@
+"""Several attacks as one: the worst image per sample, decided on `select` draws that none of them has seen.
+
+Which attack on an exact gradient is the strongest depends on the purifier: small steps on some, the large ones of
+Auto-PGD on others, with the guidance in the gradient or without. A defense is as robust as the worst of them leaves it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from lgap_bench.attack.detached import Detached
+from lgap_bench.attack.problem import Problem
+from lgap_bench.attack.select import Worst, broken
+from lgap_bench.attack.view import Full, View
+
+Attack = Callable[[Problem], Tensor]
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """Member after member on the samples that are not broken yet; deterministic views lose a sample at its first success.
+
+    Every member meets the noise that it would meet alone. The members' own images are compared on draws of their own.
+
+    Args:
+        members: name -> attack, in this order; cheap and strong ones first save the most.
+        hidden: name -> attack, after them: these meet a guided purifier with its guidance left out of the gradient, which
+            may be the better one to follow; only where the view grants the exact gradient, and not where nothing guides.
+        select_draws: fresh draws on which the members' images are compared under a randomized view.
+        confirm_draws: under a randomized view a sample is spared further members when all of these fresh draws are
+            wrong; 0: it meets every member.
+
+    Writes `found_by_<member>` to `problem.published`, (B,): whose image was the worst.
+    """
+
+    members: Mapping[str, Attack]
+    hidden: Mapping[str, Attack] = field(default_factory=dict)
+    select_draws: int = 10
+    confirm_draws: int = 32
+
+    def __post_init__(self) -> None:
+        if not self.members:
+            raise ValueError("attack.members is empty: name at least one attack")
+        twice = sorted(set(self.members) & set(self.hidden))
+        if twice:
+            raise ValueError(f"attack.members and attack.hidden both have {twice[0]}: give one of them another name")
+
+    def __call__(self, problem: Problem) -> Tensor:
+        """Attacked images (B, C, H, W), inside the threat's ball."""
+        randomized = problem.view.randomized
+        select, confirm = (self.select_draws, self.confirm_draws) if randomized else (1, 1)
+        worst = Worst(problem, problem.stream("select").draws(select, 0, -4))
+        finder = torch.full_like(problem.y, -1)
+        left, names = list(range(len(problem.x))), [*self.members, *self.hidden]
+        for name, attack, view in self._runs(problem.view):
+            found = attack(replace(problem.take(left), view=view))
+            finder[worst.offer(found, left)] = names.index(name)
+            wrong = worst.always_wrong.tolist()
+            due = [row for row in left if wrong[row]]
+            gone = set(broken(problem, worst.x, due, confirm, -1 - names.index(name), 0))
+            left = [row for row in left if row not in gone]
+            if not left:
+                break
+        problem.published.update({f"found_by_{name}": finder == number for number, name in enumerate(names)})
+        return worst.x
+
+    def _runs(self, view: View) -> Iterator[tuple[str, Attack, View]]:
+        for name, attack in self.members.items():
+            yield name, attack, view
+        if self.hidden and isinstance(view, Full) and view.defense.purifier.guided:
+            without = Detached(view.defense, view.max_rows)
+            for name, attack in self.hidden.items():
+                yield name, attack, without
