@@ -28,6 +28,7 @@ DESCRIBING = (
     "class_count",
     "space",
     "noise_density",
+    "whole",
     "shown",
 )
 UNIDENTIFIED = (*DESCRIBING, "memory", "root", "purified", "unrelated")
@@ -50,6 +51,8 @@ def resolve(cfg: DictConfig, choices: Mapping[str, str]) -> dict[str, Any]:
     cell = {str(key): value for key, value in plain.items() if key not in ("prior", "captioner", "experiment", "hydra")}
     for group in (*GROUPS, *STAGES, "subset"):
         cell[f"{group}_name"] = choices[group]
+    if any(cell["attack"][key] < number for key, number in cell["attack"].get("whole", {}).items()):
+        cell["attack_name"] = f"reduced_{choices['attack']}"  # fewer steps are another attack
     for stage in STAGES:
         if "_target_" not in cell[stage]:  # the choice `none`
             cell[stage] = None

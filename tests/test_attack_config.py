@@ -82,6 +82,14 @@ def test_a_preset_brings_its_view_and_its_protocol(name):
         assert within(composed["attack"][key], limit), (key, limit)
 
 
+@pytest.mark.parametrize("version", ["standard", "rand"])
+@pytest.mark.parametrize("key, less", [("n_iter", 99), ("n_queries", 4999)])
+def test_autoattack_with_fewer_steps_does_not_keep_its_name(version, key, less):
+    name, more = f"autoattack_{version}", f"attack.{key}={less + 1}"
+    assert cell(f"attack={name}", more)["attack_name"] == name
+    assert cell(f"attack={name}", f"attack.{key}={less}")["attack_name"] == f"reduced_{name}"
+
+
 @pytest.mark.parametrize("name", PRESETS)
 def test_the_command_line_overrules_the_preset_view(name):
     other = "bpda" if PRESETS[name][0] == "blind" else "blind"

@@ -4,6 +4,7 @@ import pytest
 import yaml
 from cells import lgap_bench
 from hydra import compose, initialize_config_dir
+from test_presets import shortened
 
 from lgap_bench import CONF
 from lgap_bench.cell import resolve
@@ -35,7 +36,7 @@ def test_every_experiment_passes_a_dry_check_at_paper_scale_without_weights(name
 
 
 # AutoAttack on a purifier takes minutes even when it is cut short; it is composed above, and tests/test_autoattack.py runs it.
-AUTOATTACK_ON_PURIFIERS = [name for name in PAPERS if name.startswith("coup/slow/") and "full_strong" not in name]
+AUTOATTACK_ON_PURIFIERS = [name for name in PAPERS if name.startswith("coup/slow/") and "full_" not in name]
 
 
 @pytest.mark.parametrize("name", [name for name in PAPERS if name not in AUTOATTACK_ON_PURIFIERS])
@@ -51,7 +52,7 @@ def test_every_experiment_runs_in_miniature(name, tmp_path_factory):
         f"outputs={outputs}",
     ]
     plain = composed(*common)
-    common += [f"attack.{key}={value}" for key, value in FEW.items() if key in plain.attack]
+    common += shortened(plain.attack, few=FEW)
     common += [f"finetune.{key}" for key in ("n=40", "epochs=1", "batch=20") if plain.finetune.images]
     common += [f"train.{key}" for key in ("n=40", "epochs=1") if plain.train.images]
     cfg = composed(*common)

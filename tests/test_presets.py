@@ -16,18 +16,17 @@ def run(outputs, *overrides):
     with initialize_config_dir(str(CONF), version_base="1.3"):
         plain = compose("config", common, return_hydra_config=True)
         common += ["threat=digits/l2"] if plain.attack.get("needs", {}).get("norm") == "l2" else []
-        few = [f"{path}={value}" for path, value in shortened(plain.attack, "attack")]
-        cfg = compose("config", [*common, *few], return_hydra_config=True)
+        cfg = compose("config", [*common, *shortened(plain.attack)], return_hydra_config=True)
     return run_cell(cfg, cfg.hydra.runtime.choices, quiet=True)
 
 
-def shortened(node, path):
-    """The keys of an attack, and of those it is made of, that make it short."""
+def shortened(node, path="attack", few=FEW):
+    """Overrides of the keys of an attack, and of those it is made of, that make it short."""
     for key, child in node.items():
-        if key in FEW:
-            yield f"{path}.{key}", FEW[key]
-        elif OmegaConf.is_dict(child) and key != "limits":
-            yield from shortened(child, f"{path}.{key}")
+        if key in few:
+            yield f"{path}.{key}={few[key]}"
+        elif OmegaConf.is_dict(child) and key not in ("limits", "whole"):
+            yield from shortened(child, f"{path}.{key}", few)
 
 
 STAND_INS = {"surrogate": "surrogate", "adjoint": "adjoint", "full_detached": "detached"}  # attack -> view
@@ -46,7 +45,7 @@ def test_attacks_on_a_stand_in_run_against_coup_and_say_how_far_it_is_from_the_e
 def test_every_attack_runs_against_lgap_and_shows_its_view(tmp_path, attack):
     summary = run(tmp_path, f"attack={attack}").summary()
     assert summary["status"] == "complete"
-    assert summary["attack_name"] == attack
+    assert summary["attack_name"] == ("reduced_" if attack.startswith("autoattack") else "") + attack
     assert summary["view_name"] in ("none", "blind", "bpda", "full", "caption", "query")
     assert ("as_published" in summary) == attack.startswith(("apgd", "autoattack"))
     shares = [value for key, value in summary.items() if key.startswith("found_by_")]

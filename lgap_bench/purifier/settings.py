@@ -21,6 +21,10 @@ def fits(cell: dict[str, Any]) -> None:
     _steps(purifier, prior)
     if isinstance(purifier.get("guidance"), dict):
         _guidance(cell, purifier["guidance"])
+    elif purifier.get("needs", {}).get("guidance") == "given":
+        raise ValueError(
+            f"purifier.guidance=null with purifier={cell['purifier_name']}: its records would bear that name, use a purifier that has none: coup_unguided, likelihood_max, diffpure or lgap"
+        )
     if {"t_min", "t_max"} <= purifier.keys():
         _likelihood(cell)
     if purifier.get("needs", {}).get("space") == "pixel":
@@ -64,12 +68,12 @@ def _guidance(cell: dict[str, Any], guidance: dict[str, Any]) -> None:
         classifier, standard = guidance["classifier"], f"{cell['dataset_name']}/standard"
         if classifier is None:
             raise ValueError(
-                f"purifier.guidance.classifier=null: purifier={cell['purifier_name']} is guided by one, leave the key alone for classifier={cell['classifier_name']}, or use purifier.guidance=null"
+                f"purifier.guidance.classifier=null: purifier={cell['purifier_name']} is guided by one, leave the key alone for classifier={cell['classifier_name']}, or use a purifier without guidance"
             )
         bare = not paths(classifier, "weights") and not paths(classifier, "file")
         if bare and not guided_by_trained(cell):
             raise ValueError(
-                f"purifier.guidance.classifier has no weights: it is the one that train=... makes only with classifier={cell['classifier_name']} itself and finetune=none: use classifier={standard}, or purifier.guidance=null"
+                f"purifier.guidance.classifier has no weights: it is the one that train=... makes only with classifier={cell['classifier_name']} itself and finetune=none: use classifier={standard}, or a purifier without guidance"
             )
     if "eps" in guidance and not 0 < fraction(guidance["eps"], "purifier.guidance.eps") <= 1:
         raise ValueError(f"purifier.guidance.eps={guidance['eps']} is not in (0, 1]: pixels are in [0, 1], write 8/255")
