@@ -1,8 +1,8 @@
 """COUP, table 4: seconds per image of a defense by depth t*, for DiffPure, COUP without guidance and COUP.
 
-    scripts/coup_times.py [dataset=digits] [device=cpu] [images=8] [repeats=7] [outputs=outputs] [any key of a cell]
+    scripts/coup_times.py [dataset=digits] [device=auto] [images=8] [repeats=7] [outputs=outputs] [any key of a cell]
 
-Purification and classification of one batch without gradient, purifiers and depths in turns, one thread, the median of the
+Purification and classification of one batch without gradient, purifiers and depths in turns, one thread unless threads=... says more, the median of the
 repeats. t* = 0 is the classifier alone. A depth that the prior's step length does not divide is left out: the miniature's
 steps are 0.05 long, so the paper's 0.001 (one of its steps) has no counterpart there. Times are no robustness: nothing is
 recorded, and the table and figure lie in <outputs>/figures/.
@@ -17,15 +17,15 @@ from statistics import median
 from typing import Any
 
 import torch
-from diffusers.utils import logging
 from hydra import compose, initialize_config_dir
 
 from lgap_bench import CONF
-from lgap_bench.cell import part, resolve
+from lgap_bench.cell import build, part, resolve
 from lgap_bench.check import check, require_files
 from lgap_bench.cli import one_line_errors
 from lgap_bench.defense import Defense
 from lgap_bench.noise import streams
+from lgap_bench.process import settle, torch_device
 from lgap_bench.report.table import as_markdown, write_csv
 
 DEPTHS = (0.0, 0.001, 0.05, 0.1, 0.15)  # the published columns, by the release's figures
@@ -35,7 +35,7 @@ PUBLISHED = {  # seconds on a V100; which batch, the paper does not say
     "coup_unguided": (0.006, 0.148, 3.032, 6.930, 8.732),
     "coup": (0.006, 0.170, 3.894, 7.662, 11.134),
 }
-OWN = {"images": "8", "repeats": "7", "outputs": "outputs", "device": "cpu"}
+OWN = {"images": "8", "repeats": "7", "outputs": "outputs", "device": "auto"}
 UNIT = 0.1  # the depth at which DiffPure's time is the figure's unit
 Place = tuple[str, float]  # purifier, depth
 
@@ -44,9 +44,8 @@ def main() -> None:
     """Measure, print, write the table and the figure."""
     given = dict(text.split("=", 1) for text in sys.argv[1:] if "=" in text)
     own = {key: given.pop(key, value) for key, value in OWN.items()}
-    torch.set_num_threads(1)
-    logging.set_verbosity_error()
     images, repeats = (_count(key, own[key]) for key in ("images", "repeats"))
+    own["device"] = torch_device(own["device"])[0]
     defenses, x, noise = _built(given, images, own["device"])
     spent: dict[Place, list[float]] = {place: [] for place in defenses}
     for _ in range(repeats + 1):  # in turns: what else the machine does falls on all alike
@@ -82,8 +81,9 @@ def _built(given: dict[str, str], images: int, device: str) -> tuple[dict[Place,
             check(cell)
             require_files(cell)
             if batch is None:
+                settle({**cell, "threads": cell["threads"] or 1})
                 batch = part(cell["dataset"])
-            defenses[name, depth] = Defense(part(cell["purifier"]), part(cell["classifier"])).to(device)
+            defenses[name, depth] = build(cell, device, device).defense  # as a cell is evaluated
     x = batch.images[:images].to(device)
     return defenses, x, streams(0, batch.ids[:images].tolist())["score"].draws()
 

@@ -73,6 +73,10 @@ def near(kind: str, scale: float):
 COUP = {"forward_noise": None}
 PURIFIERS = {
     "diffpure reverse_sde": diffpure(SDE),
+    "ddpm learned_range, guided": diffpure(DDPM("learned_range", clip=False, calls=2), confident()),
+    "ddpm fixed_large, guided": diffpure(DDPM("fixed_large", clip=False, calls=2), near("ssim", 30.0)),
+    "ddim, ssim": diffpure(DDIM_STEPS, near("ssim", 30.0)),
+    "ode, confident at x_0": diffpure(FLOW, confident("x_0")),
     "diffpure continuous": diffpure(ReverseSDE(0.01, last_noise=False), forward_noise="continuous"),
     "diffpure ode": diffpure(FLOW),
     "diffpure ddpm": diffpure(DDPM_STEPS),

@@ -56,7 +56,8 @@ def time_grid(t_star: float, dt: float) -> list[tuple[float, float]]:
         raise ValueError(bad_depth(t_star))
     if not END < dt <= t_star:
         raise ValueError(
-            f"purifier.sampler.dt={dt} is not in ({END:g}, t_star={t_star}]: use a step that divides t_star, e.g. {t_star / 10:.12g}"
+            f"purifier.sampler.dt={dt} is not in ({END:g}, t_star={t_star}]: use "
+            + (f"a step that divides t_star, e.g. {t_star / 10:.12g}" if t_star > 10 * END else "a larger t_star")
         )
     count = round(t_star / dt)
     if abs(count * dt - t_star) > 1e-9:

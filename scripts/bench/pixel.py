@@ -1,7 +1,7 @@
 """Part pixel: the exact gradient through all steps of a pixel purifier, by how much of it is held in memory.
 
-DiffPure on a network shaped like DDPM++ (four resolutions, attention at 16 x 16) with random weights: what a pass costs
-does not depend on them.
+DiffPure on CIFAR-10's DDPM++ with a quarter of its channels and of its blocks (four resolutions, attention with one head at
+16 x 16) and random weights: what a pass costs does not depend on them.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from lgap_bench.noise import streams
+from lgap_bench.prior.ddpmpp import DDPMpp
 from lgap_bench.prior.pixel import PixelPrior
 from lgap_bench.purifier.diffpure import DiffPure
 from lgap_bench.purifier.memory import GIB, Memory
@@ -74,19 +75,8 @@ def measure(settings: Settings) -> dict[str, Any]:
 
 def build(width: int, steps: int) -> DiffPure:
     """DiffPure at its own depth t* = 0.1, in `steps` steps (100 as published); `width` channels at 32 x 32."""
-    from diffusers import UNet2DModel
-
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        unet = UNet2DModel(
-            sample_size=32,
-            in_channels=3,
-            out_channels=3,
-            block_out_channels=(width, 64, 64, 64),
-            layers_per_block=2,
-            down_block_types=("DownBlock2D", "AttnDownBlock2D", "DownBlock2D", "DownBlock2D"),
-            up_block_types=("UpBlock2D", "UpBlock2D", "AttnUpBlock2D", "UpBlock2D"),
-            norm_num_groups=16,
-        )
+        unet = DDPMpp(nf=width, ch_mult=(1, 2, 2, 2), num_res_blocks=2, attn_resolutions=(16,), image_size=32)
     alphas = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000), 0)
     return DiffPure(PixelPrior(unet, alphas), ReverseSDE(0.1 / steps), 0.1)

@@ -40,7 +40,7 @@ class Settings:
     large_width: int = 96
     pixel_n: int = 4
     pixel_steps: int = 100
-    pixel_width: int = 48
+    pixel_width: int = 32
     share_n: int = 64
     growth: tuple[int, ...] = (64, 1024)
     growth_steps: int = 1
