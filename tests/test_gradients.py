@@ -81,7 +81,7 @@ def test_full_gradient_equals_plain_autograd_and_finite_differences(
 
 @pytest.mark.parametrize("loss", LOSSES)
 def test_full_gradient_through_resizing_and_a_wide_resnet(loss, prior64, images, make_problem):
-    """ReLU and max kinks are crossed with probability 0 by so small a step; the direction is the gradient's own."""
+    """The direction is the gradient's own. A step so small crosses no kink of ReLU here, and stands far above rounding."""
     torch.manual_seed(0)
     x, classifier = images(3, 16, dtype=torch.float64), WideResNet(10, 1).double()
     purifier = lgap(prior64, scale=2.0, resize_in=24)
@@ -90,7 +90,7 @@ def test_full_gradient_through_resizing_and_a_wide_resnet(loss, prior64, images,
     assert_inside(purifier(x, noise))
     gradient = estimate(problem, x, noise, loss).gradient
     length = gradient.flatten(1).norm(dim=1)
-    slope = directional(problem, x, noise, loss, gradient / length.view(-1, 1, 1, 1), h=1e-7)
+    slope = directional(problem, x, noise, loss, gradient / length.view(-1, 1, 1, 1), h=3e-6)
     error = ((slope - length).abs() / length).max().item()
     assert error <= 1e-6, f"{error:.1e} off finite differences"
 

@@ -150,7 +150,7 @@ def test_steps_of_a_thousandth_are_not_lost_where_the_network_computes_in_bfloat
 @pytest.mark.parametrize("name", ["diffpure", "coup", "likelihood_max"])
 def test_a_prior_of_another_size_is_met_at_its_own_and_the_image_comes_back_at_its_own(name, images, smooth):
     """DiffPure's ImageNet network is of 256 x 256, its classifiers of 224 x 224."""
-    purifier, x, noise = make(name, smooth().double()), images(2, 12, dtype=torch.float64), noise_of(2)
+    purifier, x, noise = make(name, smooth(12).double()), images(2, 12, dtype=torch.float64), noise_of(2)
     purifier.prior.size = 16
     met = []
     purifier.prior.unet.register_forward_pre_hook(lambda unet, given: met.append(tuple(given[0].shape[-2:])))
