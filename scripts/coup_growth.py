@@ -1,55 +1,77 @@
-"""Cost per image of the miniature's purifiers from 32 to 1,024 images, in turns: `python scripts/coup_growth.py [repeats]`.
+"""Cost per image of the miniature's purifiers from 32 to 1,024 images, in turns: `python scripts/coup_growth.py`.
 
 Purification and classification without gradient, in passes of `max_rows` images as a cell runs them; median per size.
+`--rows 64,512` tries other sizes of a pass, `--gradient` measures the gradient through purifier and classifier.
 """
 
 from __future__ import annotations
 
+import argparse
 import statistics
-import sys
 import time
 
 import torch
 from hydra import compose, initialize_config_dir
+from torch import Tensor
 
 from lgap_bench import CONF
-from lgap_bench.attack.view import Full
-from lgap_bench.cell import build, resolve
+from lgap_bench.attack.view import Full, slices
+from lgap_bench.cell import Parts, build, resolve
 from lgap_bench.noise import streams
 
-PURIFIERS = ("diffpure", "coup_unguided", "coup", "lgap", "lgap_coup")
+PURIFIERS = "diffpure,coup_unguided,coup,gdmp,likelihood_max_guided,lgap,lgap_coup"
 SIZES = (32, 256, 1024)
 
 
 def main() -> None:
     """Print milliseconds per image by purifier and number of images, and the change from the smallest to the largest."""
-    repeats = int(sys.argv[1]) if len(sys.argv) > 1 else 3
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("repeats", type=int, nargs="?", default=3)
+    parser.add_argument("--purifiers", default=PURIFIERS)
+    parser.add_argument("--rows", default="", help="sizes of a pass, the purifier's own where left out")
+    parser.add_argument("--gradient", action="store_true", help="with the gradient through all of it")
+    args = parser.parse_args()
     torch.set_num_threads(1)
-    print("| purifier | " + " | ".join(f"{n} images" for n in SIZES) + " | change |")
-    print("| --- |" + " --- |" * (len(SIZES) + 1))
-    for name in PURIFIERS:
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            cfg = compose("config", [f"purifier={name}", "attack=none"], return_hydra_config=True)
-        cell = resolve(cfg, cfg.hydra.runtime.choices)
-        parts = build(cell, "cpu", "cpu", quiet=True)
-        view = Full(parts.defense, cell["max_rows"])
-        few = list(range(SIZES[0]))
-        view.query(_images(parts, len(few)), streams(0, few)["score"].draws())  # the first call warms up
-        found: dict[int, list[float]] = {n: [] for n in SIZES}
-        for _ in range(repeats):
-            for n in SIZES:
-                noise = streams(0, list(range(n)))["score"].draws()
-                began = time.perf_counter()
-                view.query(_images(parts, n), noise)
-                found[n].append(1000 * (time.perf_counter() - began) / n)
-        median = [statistics.median(found[n]) for n in SIZES]
-        change = 100 * (median[-1] / median[0] - 1)
-        print(f"| {name} | " + " | ".join(f"{ms:.2f}" for ms in median) + f" | {change:+.1f} % |", flush=True)
+    print("| purifier | rows | " + " | ".join(f"{n} images" for n in SIZES) + " | change |")
+    print("| --- | --- |" + " --- |" * (len(SIZES) + 1))
+    for name in args.purifiers.split(","):
+        parts, own = _built(name)
+        for rows in [int(rows) for rows in args.rows.split(",") if rows] or [own]:
+            median = _measure(Full(parts.defense, rows), parts.dataset.images, args.repeats, args.gradient)
+            change = 100 * (median[-1] / median[0] - 1)
+            print(
+                f"| {name} | {rows} | " + " | ".join(f"{ms:.2f}" for ms in median) + f" | {change:+.1f} % |", flush=True
+            )
 
 
-def _images(parts: object, n: int) -> torch.Tensor:
-    images: torch.Tensor = parts.dataset.images  # type: ignore[attr-defined]
-    return images[torch.arange(n) % len(images)]
+def _built(name: str) -> tuple[Parts, int]:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("config", [f"purifier={name}", "attack=none"], return_hydra_config=True)
+    cell = resolve(cfg, cfg.hydra.runtime.choices)
+    return build(cell, "cpu", "cpu", quiet=True), cell["max_rows"]
+
+
+def _measure(view: Full, images: Tensor, repeats: int, gradient: bool) -> list[float]:
+    """Median milliseconds per image, by the number of images; the sizes take turns."""
+    found: dict[int, list[float]] = {n: [] for n in SIZES}
+    _pass(view, images, SIZES[0], gradient)  # the first call warms up
+    for _ in range(repeats):
+        for n in SIZES:
+            found[n].append(1000 * _pass(view, images, n, gradient) / n)
+    return [statistics.median(found[n]) for n in SIZES]
+
+
+def _pass(view: Full, images: Tensor, n: int, gradient: bool) -> float:
+    """Seconds for n images, drawn in turn from the data set."""
+    x, noise = images[torch.arange(n) % len(images)], streams(0, list(range(n)))["score"].draws()
+    began = time.perf_counter()
+    if gradient:
+        for a, b in slices(n, view.max_rows):
+            part = x[a:b].clone().requires_grad_()
+            view.logits(part, noise.rows(a, b)).logsumexp(1).sum().backward()
+    else:
+        view.query(x, noise)
+    return time.perf_counter() - began
 
 
 if __name__ == "__main__":

@@ -116,13 +116,14 @@ def test_the_distances_stay_below_their_bound_and_the_bound_grows_with_depth(run
     arms = {(row["forward"], row["weight"]) for row in rows}
     assert arms == {(forward, weight) for forward in "01" for weight in ("0.0", "1.0", "100.0")}
     for row in rows:
-        assert int(row["runs"]) == 8
-        assert int(row["above_strict"]) <= 0.05 * 8
+        assert int(row["runs"]) == 4, "the other four gave the constants"
+        assert int(row["above_strict"]) == 0
         assert (float(row["max_guidance"]) > 0) == (float(row["weight"]) > 0)
     for arm in arms:
         line = [row for row in rows if (row["forward"], row["weight"]) == arm]
         assert [float(row["t_star"]) for row in line] == sorted(float(row["t_star"]) for row in line)
         assert float(line[-1]["strict"]) > float(line[0]["strict"])
+    assert sum(int(row["above_constants"]) for row in rows) > 0, "constants of the runs that are tried are never exceeded"
 
 
 @pytest.mark.parametrize("name", ["coup_case", "coup_grids", "coup_distance"])
