@@ -117,6 +117,21 @@ def test_a_ddpm_step_has_the_textbook_moments(t, variance):
     assert torch.equal(sampler(x, e, None, step, n), mean if t == 0 else mean + math.exp(0.5 * log_variance) * n)
 
 
+@pytest.mark.parametrize("variance", ["fixed_small", "fixed_large"])
+def test_guidance_in_the_last_step_has_the_posterior_variance_of_the_step_before(variance):
+    """Ho et al.'s code, on which GDMP's builds: 5.45e-5 on the linear schedule, where beta is 1e-4 and the posterior's 0."""
+    prior, sampler = ExactPrior(continuous=False), DDPM(variance, clip=False)
+    before, last = sampler.steps(prior, 0.06)[-2:]
+    x, g = torch.zeros(2, 1, 1, 3, dtype=torch.float64), torch.ones(2, 1, 1, 3, dtype=torch.float64)
+    pushed = sampler(x, x, None, last, None, g) - sampler(x, x, None, last)
+    (b_0, b_1), bar = betas()[:2].tolist(), math.prod(1 - b for b in betas()[:2].tolist())
+    expected = b_1 * b_0 / (1 - bar)
+    assert expected == pytest.approx(5.45e-5, rel=1e-3)
+    torch.testing.assert_close(pushed, torch.full_like(x, expected), rtol=1e-9, atol=0)
+    log_variance = sampler.moments(x, x, None, before)[1]
+    assert math.exp(log_variance) == pytest.approx(b_1 if variance == "fixed_large" else expected, rel=1e-9)
+
+
 def test_clipping_holds_the_clean_estimate_in_the_box():
     prior, x = ExactPrior(continuous=False), torch.full((1, 1, 1, 3), 0.5, dtype=torch.float64)
     e = torch.tensor([-3.0, 0.4, 3.0], dtype=torch.float64).view(1, 1, 1, 3)

@@ -48,8 +48,8 @@ class DDPM:
     """Ancestral sampling (Ho et al. 2020, eqs. 6, 7 and 11); the last step adds no noise.
 
     Args:
-        variance: `fixed_small` (the posterior's), `fixed_large` (beta), `learned_range` (between both on a log scale, by
-            the network's second half; Nichol and Dhariwal 2021, eq. 15).
+        variance: `fixed_small` (the posterior's), `fixed_large` (beta; the posterior's in the last step),
+            `learned_range` (between both on a log scale, by the network's second half; Nichol and Dhariwal 2021, eq. 15).
         clip: clip x_0 to [-1, 1] at every step.
         calls: as DDIM's; strides use the same formulas with 1 - a_t / a_s for beta.
     """
@@ -87,8 +87,9 @@ class DDPM:
             x_0 = x_0.clamp(-1, 1)
         kept = step.a_t / step.a_s  # alpha of this step; its beta is 1 - kept
         mean = (step.a_s**0.5 * (1 - kept) * x_0 + kept**0.5 * (1 - step.a_s) * x_t) / (1 - step.a_t)
-        small = math.log(max((1 - kept) * (1 - step.a_s) / (1 - step.a_t), 1e-20))
-        large = math.log(1 - kept)
+        small, large = math.log(posterior(step)), math.log(1 - kept)
+        if step.last and step.a_before is not None and self.variance == "fixed_large":
+            large = small
         if self.variance != "learned_range":
             return mean, small if self.variance == "fixed_small" else large
         if v is None:
@@ -168,6 +169,13 @@ def clean(x_t: Tensor, e: Tensor, step: Step) -> Tensor:
     return (x_t - (1 - step.a_t) ** 0.5 * e) / step.a_t**0.5
 
 
+def posterior(step: Step) -> float:
+    """Variance of q(x_s | x_t, x_0) (Ho et al. 2020, eq. 7). In the last step, which has none, that of the step before,
+    as in the releases that GDMP and DiffPure build on; no noise is added there, guidance is multiplied by it."""
+    a_t, a_s = (step.a_before, step.a_t) if step.last and step.a_before is not None else (step.a_t, step.a_s)
+    return max((1 - a_t / a_s) * (1 - a_s) / (1 - a_t), 1e-20)
+
+
 def discrete(prior: Any, t_star: float, calls: int | None) -> list[Step]:
     """Integer steps: all of them from index t_star * T - 1 down to 0, or `calls` evenly spaced ones."""
     times = schedule.discrete_times(t_star, calls, prior.train_steps)
@@ -178,7 +186,8 @@ def visited(prior: Any, times: list[int], targets: list[int]) -> list[Step]:
     """Steps between given timesteps; a target below 0 is the end of the trajectory."""
     alpha: Callable[[int], float] = prior.alpha
     last = len(times) - 1
+    before = [None, *(alpha(t) for t in times)]
     return [
-        Step(i, t, alpha(t), alpha(s), (t + 1) / prior.train_steps, last=i == last)
+        Step(i, t, alpha(t), alpha(s), (t + 1) / prior.train_steps, last=i == last, a_before=before[i])
         for i, (t, s) in enumerate(zip(times, targets, strict=True))
     ]

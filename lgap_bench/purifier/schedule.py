@@ -25,6 +25,7 @@ class Step:
         t: its start as a fraction of the schedule, in (0, 1].
         h: its length in continuous time; 0 for discrete samplers.
         last: whether the trajectory ends with it.
+        a_before: cumulative signal at the start of the step before; None for the first and for continuous samplers.
     """
 
     index: int
@@ -34,6 +35,7 @@ class Step:
     t: float
     h: float = 0.0
     last: bool = False
+    a_before: float | None = None
 
 
 def beta(t: float) -> float:
