@@ -51,8 +51,8 @@ def resolve(cfg: DictConfig, choices: Mapping[str, str]) -> dict[str, Any]:
     cell = {str(key): value for key, value in plain.items() if key not in ("prior", "captioner", "experiment", "hydra")}
     for group in (*GROUPS, *STAGES, "subset"):
         cell[f"{group}_name"] = choices[group]
-    if any(cell["attack"][key] < number for key, number in cell["attack"].get("whole", {}).items()):
-        cell["attack_name"] = f"reduced_{choices['attack']}"  # fewer steps are another attack
+    if _reduced(cell["attack"]):
+        cell["attack_name"] = f"reduced_{choices['attack']}"
     for stage in STAGES:
         if "_target_" not in cell[stage]:  # the choice `none`
             cell[stage] = None
@@ -61,6 +61,12 @@ def resolve(cfg: DictConfig, choices: Mapping[str, str]) -> dict[str, Any]:
     same = captioner == plain.get("captioner")
     cell["captioner_name"] = None if captioner is None else choices["captioner"] if same else captioner["_target_"]
     return cell
+
+
+def _reduced(attack: Mapping[str, Any]) -> bool:
+    """Whether an attack has less of something than what bears its name: with fewer steps or draws it is another one."""
+    numbers = ((attack[key], number) for key, number in attack.get("whole", {}).items())
+    return any(isinstance(own, int | float) and number is not None and own < number for own, number in numbers)
 
 
 def _same_space(cfg: DictConfig, choices: Mapping[str, str]) -> None:
@@ -112,6 +118,8 @@ def identity(cell: dict[str, Any], device_class: str) -> dict[str, Any]:
     """
     parts = {key: _fingerprinted(cell[key]) for key in (*GROUPS, *NUMBERS)}
     stages = {stage: _fingerprinted(cell[stage]) for stage in STAGES if cell[stage] is not None}
+    if "members" in cell["attack"]:  # keys are sorted for the identity, and members meet whom those before them left
+        parts["order"] = [*cell["attack"]["members"], *cell["attack"]["hidden"]]
     if cell["attack"].get("caption_target") == "unrelated":
         parts["unrelated"] = cell["dataset"]["unrelated"]
     if cell["purifier"].get("as_released"):

@@ -13,10 +13,28 @@ from lgap_bench.limit import within
 
 def fits_together(cell: dict[str, Any]) -> None:
     """Raise ValueError for the first pair of parts that cannot work, in one line with the mend."""
-    _combinations(cell)
-    _needs(cell)
+    for each in _attackers(cell):
+        _combinations(each)
+        _needs(each)
     _view_needs(cell)
     _stages(cell)
+
+
+def _attackers(cell: dict[str, Any]) -> list[dict[str, Any]]:
+    """The cell, and for an attack that is made of others the same cell with each of those as its attack."""
+    found, attack = [cell], cell["attack"]
+    for key in ("members", "hidden") if "members" in attack else ():
+        if not isinstance(attack.get(key), dict) or (key == "members" and not attack[key]):
+            text = "null" if attack.get(key) is None else attack[key]
+            raise ValueError(f"attack.{key}={text} names no attacks: add one, +attack@attack.{key}.<name>=apgd_ce")
+        for name, member in attack[key].items():
+            if not isinstance(member, dict) or "_target_" not in member:
+                text = "null" if member is None else member
+                raise ValueError(
+                    f"attack.{key}.{name}={text} is no attack: choose one, +attack@attack.{key}.{name}=apgd_ce"
+                )
+            found.append({**cell, "attack": member, "attack_name": f"{cell['attack_name']} (its {name})"})
+    return found
 
 
 def _combinations(cell: dict[str, Any]) -> None:

@@ -14,7 +14,7 @@ from lgap_bench.attack.pgd import PGD
 from lgap_bench.attack.random_noise import RandomNoise
 from lgap_bench.attack.salt_and_pepper import SaltAndPepper
 from lgap_bench.attack.torchattack import CW, EOTPGD, DeepFool, Square
-from lgap_bench.cell import part, resolve
+from lgap_bench.cell import identity, part, record_id, resolve
 from lgap_bench.fraction import fraction
 from lgap_bench.limit import within
 from lgap_bench.run import CONF
@@ -82,12 +82,27 @@ def test_a_preset_brings_its_view_and_its_protocol(name):
         assert within(composed["attack"][key], limit), (key, limit)
 
 
-@pytest.mark.parametrize("version", ["standard", "rand"])
-@pytest.mark.parametrize("key, less", [("n_iter", 99), ("n_queries", 4999)])
-def test_autoattack_with_fewer_steps_does_not_keep_its_name(version, key, less):
+@pytest.mark.parametrize(
+    "version, key, less",
+    [("standard", "n_iter", 99), ("rand", "n_iter", 99), ("standard", "n_queries", 4999), ("rand", "draws", 19)],
+)
+def test_autoattack_with_less_than_its_own_does_not_keep_its_name(version, key, less):
     name, more = f"autoattack_{version}", f"attack.{key}={less + 1}"
     assert cell(f"attack={name}", more)["attack_name"] == name
     assert cell(f"attack={name}", f"attack.{key}={less}")["attack_name"] == f"reduced_{name}"
+
+
+def test_autoattack_rand_has_no_square_to_reduce():
+    assert cell("attack=autoattack_rand", "attack.n_queries=100")["attack_name"] == "autoattack_rand"
+
+
+@pytest.mark.parametrize("key", ["members", "hidden"])
+def test_the_order_of_an_ensemble_s_members_is_part_of_its_identity(key):
+    plain = cell("attack=full_ensemble", "+attack@attack.hidden.more=apgd_ce", "view=full")
+    members = dict(reversed(plain["attack"][key].items()))
+    turned = {**plain, "attack": {**plain["attack"], key: members}}
+    assert turned == plain, "the same members"
+    assert record_id(identity(turned, "cpu")) != record_id(identity(plain, "cpu"))
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -14,6 +14,7 @@ from lgap_bench.dataset.base import DataSet
 from lgap_bench.limit import within
 from lgap_bench.weights import locate
 
+ENSEMBLE = "attack=full_ensemble"
 EARLY = [
     (["purifier=lgpa"], ["purifier/lgpa", "lgap"]),
     (["atack=bpda"], ["atack"]),
@@ -52,6 +53,17 @@ EARLY = [
     (["clip=embedded:digits/standard"], ["clip=embedded:digits/standard", "tokenizer"]),
     (["captioner=digits/consensus", "captioner.captioners.blip.weights=/nowhere"], ["/nowhere", "safetensors"]),
     (["captioner=digits/consensus", "captioner.scale=0"], ["captioner.scale=0", "(0, inf)"]),
+    (["attack=autoattack_standard", "attack.n_iter=null"], ["attack.n_iter=null", "int [1, inf)"]),
+    (["attack=autoattack_standard", "attack.version=rand"], ["attack.version=rand", "standard"]),
+    ([ENSEMBLE, "attack.hidden=null"], ["attack.hidden=null", "+attack@attack.hidden.<name>=apgd_ce"]),
+    ([ENSEMBLE, "attack.members=null"], ["attack.members=null", "+attack@attack.members.<name>=apgd_ce"]),
+    ([ENSEMBLE, "attack.members.pgd=null"], ["attack.members.pgd=null", "+attack@attack.members.pgd=apgd_ce"]),
+    ([ENSEMBLE, "+attack.members.foo={draws: 4}"], ["attack.members.foo", "+attack@attack.members.foo=apgd_ce"]),
+    (
+        [ENSEMBLE, "+attack@attack.members.joint=joint", "view=full", "captioner=oracle"],
+        ["its joint", "attacks the captioner"],
+    ),
+    ([ENSEMBLE, "+attack@attack.members.cw=cw"], ["norm=linf", "its cw", "norm=l2"]),
     (["dataset.split=tests"], ["dataset.split=tests", "validation"]),
 ]
 

@@ -17,6 +17,7 @@ from lgap_bench.cell import resolve
 from lgap_bench.check import check
 
 SCRATCH = ["classifier=digits/scratch", "train=digits/adp"]
+UNGUIDED = ("coup_unguided", "diffpure", "lgap", "likelihood_max", "sd_img2img")
 GUIDED = ("coup", "gdmp", "lgap_coup", "likelihood_max_guided")
 DDPM = "purifier/sampler=ddpm"
 
@@ -39,6 +40,7 @@ BAD = [
     (["purifier=coup", "purifier.guidance.at=x_1"], ["purifier.guidance.at=x_1", "x_0"]),
     (["purifier=coup", "purifier.guidance.classifier=null"], ["purifier.guidance.classifier=null", "digits/standard"]),
     *((["purifier=" + name, "purifier.guidance=null"], [f"purifier={name}", "coup_unguided"]) for name in GUIDED),
+    *(([f"purifier={name}", "+purifier/guidance=confidence"], [f"purifier={name} with a guidance", "use purifier=coup"]) for name in UNGUIDED),
     (["purifier=coup", *SCRATCH, "finetune=clean"], ["purifier.guidance.classifier", "digits/scratch", "classifier=digits/standard"]),
     (["purifier=lgap_coup", *SCRATCH, "finetune=lgap"], ["purifier.guidance.classifier", "digits/scratch"]),
     (["purifier=gdmp", "purifier.guidance.kind=l1"], ["purifier.guidance.kind=l1", "ssim | mse"]),

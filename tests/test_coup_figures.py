@@ -123,7 +123,9 @@ def test_the_distances_stay_below_their_bound_and_the_bound_grows_with_depth(run
         line = [row for row in rows if (row["forward"], row["weight"]) == arm]
         assert [float(row["t_star"]) for row in line] == sorted(float(row["t_star"]) for row in line)
         assert float(line[-1]["strict"]) > float(line[0]["strict"])
-    assert sum(int(row["above_constants"]) for row in rows) > 0, "constants of the runs that are tried are never exceeded"
+    assert sum(int(row["above_constants"]) for row in rows) > 0, (
+        "constants of the runs that are tried are never exceeded"
+    )
 
 
 @pytest.mark.parametrize("name", ["coup_case", "coup_grids", "coup_distance"])

@@ -130,7 +130,8 @@ def guided(smooth):
 
 
 @pytest.mark.parametrize(
-    "view, weight, met", [(Full, 1.0, [Detached]), (Full, None, []), (Bpda, 1.0, []), (Detached, 1.0, [])]
+    "view, weight, met",
+    [(Full, 1.0, [Detached]), (Full, None, []), (Full, 0.0, []), (Bpda, 1.0, []), (Detached, 1.0, [])],
 )
 def test_hidden_members_meet_guided_purifiers_under_the_exact_gradient_alone(
     view, weight, met, guided, smooth, images, make_problem

@@ -29,7 +29,7 @@ class Ensemble:
     Args:
         members: name -> attack, in this order; cheap and strong ones first save the most.
         hidden: name -> attack, after them: these meet a guided purifier with its guidance left out of the gradient, which
-            may be the better one to follow; only where the view grants the exact gradient, and not where nothing guides.
+            may be the better one to follow; only where the view grants the exact gradient and the guidance has a part in it.
         select_draws: fresh draws on which the members' images are compared under a randomized view.
         confirm_draws: under a randomized view a sample is spared further members when all of these fresh draws are
             wrong; 0: it meets every member.
@@ -71,7 +71,7 @@ class Ensemble:
     def _runs(self, view: View) -> Iterator[tuple[str, Attack, View]]:
         for name, attack in self.members.items():
             yield name, attack, view
-        if self.hidden and isinstance(view, Full) and view.defense.purifier.guided:
+        if self.hidden and isinstance(view, Full) and view.defense.purifier.guidance_seen:
             without = Detached(view.defense, view.max_rows)
             for name, attack in self.hidden.items():
                 yield name, attack, without

@@ -19,9 +19,14 @@ def fits(cell: dict[str, Any]) -> None:
     purifier = cell["purifier"]
     prior = purifier.get("prior") or {}
     _steps(purifier, prior)
+    needed = purifier.get("needs", {}).get("guidance")
     if isinstance(purifier.get("guidance"), dict):
+        if needed == "none":
+            raise ValueError(
+                f"purifier={cell['purifier_name']} with a guidance: its records would bear the name of a purifier without, use purifier=coup (with its forward_noise=discrete for a guided DiffPure), likelihood_max_guided or lgap_coup"
+            )
         _guidance(cell, purifier["guidance"])
-    elif purifier.get("needs", {}).get("guidance") == "given":
+    elif needed == "given":
         raise ValueError(
             f"purifier.guidance=null with purifier={cell['purifier_name']}: its records would bear that name, use a purifier that has none: coup_unguided, likelihood_max, diffpure or lgap"
         )
