@@ -1,7 +1,7 @@
 """Cost per image of the miniature's purifiers from 32 to 1,024 images, in turns: `python scripts/coup_growth.py`.
 
 Purification and classification without gradient, in passes of `max_rows` images as a cell runs them; median per size.
-`--rows 64,512` tries other sizes of a pass, `--gradient` measures the gradient through purifier and classifier.
+`--rows 64 512` tries other sizes of a pass, `--gradient` measures the gradient through purifier and classifier.
 """
 
 from __future__ import annotations
@@ -28,15 +28,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("repeats", type=int, nargs="?", default=3)
     parser.add_argument("--purifiers", default=PURIFIERS)
-    parser.add_argument("--rows", default="", help="sizes of a pass, the purifier's own where left out")
+    parser.add_argument("--rows", type=int, nargs="+", default=[], help="of a pass, the purifier's own where left out")
     parser.add_argument("--gradient", action="store_true", help="with the gradient through all of it")
     args = parser.parse_args()
+    if min([args.repeats, *args.rows]) < 1:
+        parser.error("repeats and --rows are whole numbers from 1 on")
     torch.set_num_threads(1)
     print("| purifier | rows | " + " | ".join(f"{n} images" for n in SIZES) + " | change |")
     print("| --- | --- |" + " --- |" * (len(SIZES) + 1))
     for name in args.purifiers.split(","):
         parts, own = _built(name)
-        for rows in [int(rows) for rows in args.rows.split(",") if rows] or [own]:
+        for rows in args.rows or [own]:
             median = _measure(Full(parts.defense, rows), parts.dataset.images, args.repeats, args.gradient)
             change = 100 * (median[-1] / median[0] - 1)
             print(
@@ -75,4 +77,6 @@ def _pass(view: Full, images: Tensor, n: int, gradient: bool) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    from lgap_bench.cli import one_line_errors
+
+    one_line_errors(main)

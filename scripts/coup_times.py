@@ -42,11 +42,14 @@ Place = tuple[str, float]  # purifier, depth
 
 def main() -> None:
     """Measure, print, write the table and the figure."""
-    given = dict(text.split("=", 1) for text in sys.argv[1:] if "=" in text)
+    strange = [text for text in sys.argv[1:] if "=" not in text]
+    if strange:
+        raise ValueError(f"{strange[0]} is no key=value: write e.g. images=16 repeats=3 device=cuda")
+    given = dict(text.split("=", 1) for text in sys.argv[1:])
     own = {key: given.pop(key, value) for key, value in OWN.items()}
     images, repeats = (_count(key, own[key]) for key in ("images", "repeats"))
-    own["device"] = torch_device(own["device"])[0]
-    defenses, x, noise = _built(given, images, own["device"])
+    own["device"], device_class = torch_device(own["device"])
+    defenses, x, noise = _built(given, images, own["device"], device_class)
     spent: dict[Place, list[float]] = {place: [] for place in defenses}
     for _ in range(repeats + 1):  # in turns: what else the machine does falls on all alike
         for place, defense in defenses.items():
@@ -68,7 +71,9 @@ def _count(key: str, text: str) -> int:
     return int(text)
 
 
-def _built(given: dict[str, str], images: int, device: str) -> tuple[dict[Place, Defense], torch.Tensor, Any]:
+def _built(
+    given: dict[str, str], images: int, device: str, device_class: str
+) -> tuple[dict[Place, Defense], torch.Tensor, Any]:
     """Every purifier at every depth that its step length divides, composed as a cell is; and one batch of test images."""
     defenses: dict[Place, Defense] = {}
     batch: Any = None
@@ -83,7 +88,7 @@ def _built(given: dict[str, str], images: int, device: str) -> tuple[dict[Place,
             if batch is None:
                 settle({**cell, "threads": cell["threads"] or 1})
                 batch = part(cell["dataset"])
-            defenses[name, depth] = build(cell, device, device).defense  # as a cell is evaluated
+            defenses[name, depth] = build(cell, device, device_class).defense  # as a cell is evaluated
     x = batch.images[:images].to(device)
     return defenses, x, streams(0, batch.ids[:images].tolist())["score"].draws()
 

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # What COUP's guidance is worth under ever better attackers, in miniature: purifier x attack x budget x seed.
 #   scripts/finding_coup.sh [outputs] [n] [seeds] [budgets] [strong]
-# Two lanes work towards each other and never measure a cell twice; resumable. `strong` adds PGD-200 + EOT 20 on the exact
-# gradient on that many images, seed 0 (hours). DATASET= (empty) for paper scale: the paper's 512 images.
+# Two lanes work towards each other and never measure a cell twice; resumable. `strong` adds the worst of four attacks and
+# PGD-200 + EOT 20 on the exact gradient on that many images, seed 0 (hours). DATASET= (empty) for paper scale: the paper's 512 images.
 set -uo pipefail
 outputs=${1:-outputs}
 seeds=${3:-0,1,2}
@@ -35,6 +35,8 @@ measure full_pgd $back || status=1
 measure full_detached lgap_coup,coup || status=1
 measure full_apgd $back || status=1
 wait $lane || status=1
-if [ -n "$strong" ]; then $run experiment=coup/slow/full_strong purifier=$there n="$strong" || status=1; fi
+for attack in ${strong:+full_ensemble full_strong}; do
+  $run experiment=coup/slow/"$attack" purifier=$there n="$strong" || status=1
+done
 "$lgap" report table=coup/finding outputs="$outputs" ${scale:+dataset=$scale} || status=1
 exit $status

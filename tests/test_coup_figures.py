@@ -136,6 +136,24 @@ def test_every_script_composes_at_paper_scale(name: str, capsys: pytest.CaptureF
     assert said.count("dry check passed") >= 2
 
 
+@pytest.mark.parametrize(
+    "given, words",
+    [
+        ("n=1", "n=1: every other image"),
+        ("purifier/sampler=ddim", "proposition 2 is of the reverse SDE"),
+        ("purifier/sampler=ode", "proposition 2 is of the reverse SDE"),
+        ("purifier.sampler.noise=false", "proposition 2 is of the reverse SDE"),
+    ],
+)
+@pytest.mark.parametrize("dry", [[], ["--dry"]])
+def test_what_the_bound_does_not_speak_of_is_refused_before_anything_is_attacked(
+    given: str, words: str, dry: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(beside, "attacked", lambda *_: pytest.fail("attacked"))
+    with pytest.raises(ValueError, match=words):
+        script("coup_distance").main(["--quick", given, *dry])
+
+
 def test_no_sample_to_study_is_said_in_one_line(run: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(beside, "majority_wrong", lambda wrong: torch.zeros(4, dtype=torch.bool))
     with pytest.raises(ValueError, match="no sample of 4 is wrong without guidance"):

@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from scripts import coup_times  # noqa: E402
+from scripts import coup_growth, coup_times  # noqa: E402
 
 
 def test_a_table_and_a_figure_with_the_depths_that_exist_here(tmp_path, monkeypatch, capsys):
@@ -32,3 +32,25 @@ def test_counts_that_are_none_are_refused_in_one_line(argument, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["coup_times.py", argument])
     with pytest.raises(ValueError, match=rf"^{argument.split('=')[0]}=.* whole number"):
         coup_times.main()
+
+
+def test_an_argument_that_is_no_setting_is_refused(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["coup_times.py", "images=1", "repeats=1", "--device", "cuda"])
+    with pytest.raises(ValueError, match=r"^--device is no key=value"):
+        coup_times.main()
+
+
+@pytest.mark.parametrize("gradient", [[], ["--gradient"]])
+def test_growth_is_measured_by_purifier_and_rows_of_a_pass(gradient, monkeypatch, capsys):
+    monkeypatch.setattr(coup_growth, "SIZES", (2, 3))
+    given = ["1", "--purifiers", "coup_unguided,coup", "--rows", "2", "8", *gradient]
+    monkeypatch.setattr(sys, "argv", ["coup_growth.py", *given])
+    coup_growth.main()
+    lines = [line.split("|") for line in capsys.readouterr().out.splitlines()[2:]]
+    assert [(line[1].strip(), line[2].strip()) for line in lines] == [
+        ("coup_unguided", "2"),
+        ("coup_unguided", "8"),
+        ("coup", "2"),
+        ("coup", "8"),
+    ]
+    assert all(float(cost) > 0 for line in lines for cost in line[3:5])

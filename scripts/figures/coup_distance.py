@@ -41,6 +41,7 @@ Row = dict[str, Any]
 def main(argv: Sequence[str] | None = None) -> None:
     """Attack, purify over t*, write and print."""
     args = beside.arguments(__doc__, argv)
+    refuse(args.overrides)
     if args.dry:
         return beside.dry(args.overrides, ARMS)
     images = beside.attacked(args.overrides, "unguided")
@@ -50,6 +51,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     figure(rows, args.out / "coup_distance.png")
     print("\n".join(table(rows)))
     print(args.out / "coup_distance.csv", args.out / "coup_distance.png")
+
+
+def refuse(overrides: Sequence[str]) -> None:
+    """Raise ValueError for what the bound does not speak of, before anything is attacked."""
+    cfg = beside.composed(beside.VARIANTS["coup"].cell(overrides))
+    n, sampler = cfg.n, cfg.purifier.sampler
+    if n < 2:
+        raise ValueError(f"n={n}: every other image gives the constants, the rest are tried, use n=2 or more")
+    if not sampler["_target_"].endswith(".ReverseSDE") or not sampler.noise:
+        raise ValueError(
+            f"purifier.sampler is {sampler['_target_']}: proposition 2 is of the reverse SDE with its noise, leave purifier/sampler alone"
+        )
 
 
 def depths(purifier: DiffPure) -> list[float]:
