@@ -15,13 +15,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from hydra import compose, initialize_config_dir
-from omegaconf import DictConfig
 from torch import Tensor
 
-from lgap_bench import CONF
 from lgap_bench.attack.view import Full
 from lgap_bench.cell import build, part, resolve
+from lgap_bench.compose import composed
 from lgap_bench.defense import Defense
 from lgap_bench.noise import Noise, streams
 from lgap_bench.process import settle, torch_device
@@ -101,12 +99,6 @@ def arguments(text: str | None, argv: Sequence[str] | None) -> argparse.Namespac
     scale = PAPER if args.paper else MINIATURE
     args.overrides = [*scale, *ATTACK, *(QUICK if args.quick else ()), *args.overrides]
     return args
-
-
-def composed(overrides: Sequence[str]) -> DictConfig:
-    """The config of one cell, with Hydra's own part, as `lgap-bench run` composes it."""
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose("config", list(overrides), return_hydra_config=True)
 
 
 def dry(overrides: Sequence[str], variants: Sequence[str]) -> None:

@@ -58,14 +58,12 @@ def main() -> None:
 
 def measure(name: str, outputs: Path) -> Record:
     """One cell of the demo in a process of its own."""
-    from hydra import compose, initialize_config_dir
-
+    from lgap_bench.compose import composed
     from lgap_bench.errors import is_users, sentence
-    from lgap_bench.run import CONF, run_cell
+    from lgap_bench.run import run_cell
 
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        overrides = [f"experiment=demo/{name}", f"n={N}", f"outputs={outputs}", "threads=1"]
-        cfg = compose("config", overrides, return_hydra_config=True)
+    overrides = [f"experiment=demo/{name}", f"n={N}", f"outputs={outputs}", "threads=1"]
+    cfg = composed(overrides)
     try:
         return run_cell(cfg, cfg.hydra.runtime.choices, overrides, quiet=True)
     except Exception as error:

@@ -6,12 +6,11 @@ import sys
 import time
 
 import torch
-from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from lgap_bench.cell import part
+from lgap_bench.compose import composed
 from lgap_bench.dataset.digits import digits
-from lgap_bench.run import CONF
 
 IMAGES, REPEATS = 32, 5  # one chunk; the fastest of the repeats, since other work can only slow one down
 
@@ -22,8 +21,7 @@ def main() -> None:
     data = digits("test")
     x, truths = data.images[:IMAGES], [data.true_caption(k) for k in data.labels[:IMAGES].tolist()]
     for name in sys.argv[1:]:
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            config = compose("config", [f"captioner={name}"]).captioner
+        config = composed([f"captioner={name}"]).captioner
         captioner = part(OmegaConf.to_container(config, resolve=True))
         spent: dict[str, list[float]] = {"caption": [], "loss": []}
         for _ in range(REPEATS):

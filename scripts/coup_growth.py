@@ -11,12 +11,11 @@ import statistics
 import time
 
 import torch
-from hydra import compose, initialize_config_dir
 from torch import Tensor
 
-from lgap_bench import CONF
 from lgap_bench.attack.view import Full, slices
 from lgap_bench.cell import Parts, build, resolve
+from lgap_bench.compose import composed
 from lgap_bench.noise import streams
 
 PURIFIERS = "diffpure,coup_unguided,coup,gdmp,likelihood_max_guided,lgap,lgap_coup"
@@ -47,8 +46,7 @@ def main() -> None:
 
 
 def _built(name: str) -> tuple[Parts, int]:
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose("config", [f"purifier={name}", "attack=none"], return_hydra_config=True)
+    cfg = composed([f"purifier={name}", "attack=none"])
     cell = resolve(cfg, cfg.hydra.runtime.choices)
     return build(cell, "cpu", "cpu", quiet=True), cell["max_rows"]
 

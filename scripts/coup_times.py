@@ -17,12 +17,11 @@ from statistics import median
 from typing import Any
 
 import torch
-from hydra import compose, initialize_config_dir
 
-from lgap_bench import CONF
 from lgap_bench.cell import build, part, resolve
 from lgap_bench.check import check, require_files
 from lgap_bench.cli import one_line_errors
+from lgap_bench.compose import composed
 from lgap_bench.defense import Defense
 from lgap_bench.noise import streams
 from lgap_bench.process import settle, torch_device
@@ -95,8 +94,7 @@ def _built(
 
 def _cell(overrides: list[str], name: str, depth: float) -> dict[str, Any]:
     chosen = [f"purifier={name}", f"purifier.t_star={depth}"] if depth else ["purifier=none"]
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose("config", ["attack=pgd", *overrides, *chosen], return_hydra_config=True)
+    cfg = composed(["attack=pgd", *overrides, *chosen])
     return resolve(cfg, cfg.hydra.runtime.choices)
 
 

@@ -11,14 +11,13 @@ from __future__ import annotations
 import sys
 
 import torch
-from hydra import compose, initialize_config_dir
 
 from lgap_bench.attack.problem import Problem
 from lgap_bench.attack.stand_in import agreement
 from lgap_bench.attack.view import Bpda, View
 from lgap_bench.cell import build, resolve
 from lgap_bench.check import check
-from lgap_bench.run import CONF
+from lgap_bench.compose import composed
 
 VIEWS = ("bpda", "detached", "surrogate", "adjoint")
 DRAWS = (1, 16)
@@ -27,8 +26,7 @@ DRAWS = (1, 16)
 def measured(purifier: str, view: str, n: int, overrides: list[str]) -> list[dict[str, float]]:
     """Agreement with the exact gradient for every number of draws."""
     chosen = [f"purifier={purifier}", "attack=full", f"view={view}", "dataset.split=validation", *overrides]
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose("config", chosen, return_hydra_config=True)
+    cfg = composed(chosen)
     cell = resolve(cfg, cfg.hydra.runtime.choices)
     check(cell)
     parts = build(cell, "cpu", "cpu", quiet=True)

@@ -143,6 +143,7 @@ def test_every_script_composes_at_paper_scale(name: str, capsys: pytest.CaptureF
         ("purifier/sampler=ddim", "proposition 2 is of the reverse SDE"),
         ("purifier/sampler=ode", "proposition 2 is of the reverse SDE"),
         ("purifier.sampler.noise=false", "proposition 2 is of the reverse SDE"),
+        ("purifier/guidance=distance", "proposition 2 is of COUP's"),
     ],
 )
 @pytest.mark.parametrize("dry", [[], ["--dry"]])

@@ -24,7 +24,8 @@ Attack = Callable[[Problem], Tensor]
 class Ensemble:
     """Member after member on the samples that are not broken yet; deterministic views lose a sample at its first success.
 
-    Every member meets the noise that it would meet alone. The members' own images are compared on draws of their own.
+    Every member meets the noise that it would meet alone (a library's random starts go by the place among those left). The
+    members' images are compared on draws of the ensemble's own.
 
     Args:
         members: name -> attack, in this order; cheap and strong ones first save the most.

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
+from lgap_bench import compose
 from lgap_bench.attack.problem import Problem
 from lgap_bench.cell import Parts, build, resolve
 from lgap_bench.process import settle
-from lgap_bench.run import CONF
 from scripts.bench.settings import Settings
 
 
 def composed(settings: Settings, *overrides: str) -> DictConfig:
     """The config of a cell: `overrides` as on the command line, on the benchmark's device and threads."""
-    given = [f"device={settings.device}", f"threads={settings.threads}", *overrides]
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose("config", given, return_hydra_config=True)
+    return compose.composed([f"device={settings.device}", f"threads={settings.threads}", *overrides])
 
 
 def built(settings: Settings, *overrides: str) -> tuple[Parts, dict[str, Any]]:

@@ -17,6 +17,7 @@ from torch import Tensor
 from lgap_bench import beside
 from lgap_bench.attack.view import slices
 from lgap_bench.beside import Attacked
+from lgap_bench.compose import composed
 from lgap_bench.defense import Defense
 from lgap_bench.purifier.diffpure import DiffPure
 from lgap_bench.purifier.diffusion import Term, reverse
@@ -55,13 +56,17 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def refuse(overrides: Sequence[str]) -> None:
     """Raise ValueError for what the bound does not speak of, before anything is attacked."""
-    cfg = beside.composed(beside.VARIANTS["coup"].cell(overrides))
-    n, sampler = cfg.n, cfg.purifier.sampler
+    cfg = composed(beside.VARIANTS["coup"].cell(overrides))
+    n, sampler, guidance = cfg.n, cfg.purifier.sampler, cfg.purifier.guidance
     if n < 2:
         raise ValueError(f"n={n}: every other image gives the constants, the rest are tried, use n=2 or more")
     if not sampler["_target_"].endswith(".ReverseSDE") or not sampler.noise:
         raise ValueError(
             f"purifier.sampler is {sampler['_target_']}: proposition 2 is of the reverse SDE with its noise, leave purifier/sampler alone"
+        )
+    if "weight" not in guidance:
+        raise ValueError(
+            f"purifier.guidance is {guidance['_target_']}: proposition 2 is of COUP's, leave purifier/guidance alone"
         )
 
 
