@@ -29,6 +29,7 @@ DESCRIBING = (
     "space",
     "noise_density",
     "whole",
+    "made_of",
     "shown",
 )
 UNIDENTIFIED = (*DESCRIBING, "memory", "root", "purified", "unrelated")
@@ -118,8 +119,8 @@ def identity(cell: dict[str, Any], device_class: str) -> dict[str, Any]:
     """
     parts = {key: _fingerprinted(cell[key]) for key in (*GROUPS, *NUMBERS)}
     stages = {stage: _fingerprinted(cell[stage]) for stage in STAGES if cell[stage] is not None}
-    if "members" in cell["attack"]:  # keys are sorted for the identity, and members meet whom those before them left
-        parts["order"] = [*cell["attack"]["members"], *cell["attack"]["hidden"]]
+    if "made_of" in cell["attack"]:  # keys are sorted for the identity, and members meet whom those before them left
+        parts["order"] = [name for key in cell["attack"]["made_of"] for name in cell["attack"][key]]
     if cell["attack"].get("caption_target") == "unrelated":
         parts["unrelated"] = cell["dataset"]["unrelated"]
     if cell["purifier"].get("as_released"):

@@ -23,8 +23,9 @@ def fits_together(cell: dict[str, Any]) -> None:
 def _attackers(cell: dict[str, Any]) -> list[dict[str, Any]]:
     """The cell, and for an attack that is made of others the same cell with each of those as its attack."""
     found, attack = [cell], cell["attack"]
-    for key in ("members", "hidden") if "members" in attack else ():
-        if not isinstance(attack.get(key), dict) or (key == "members" and not attack[key]):
+    keys = attack.get("made_of", ())
+    for key in keys:
+        if not isinstance(attack.get(key), dict) or (key == keys[0] and not attack[key]):
             text = "null" if attack.get(key) is None else attack[key]
             raise ValueError(f"attack.{key}={text} names no attacks: add one, +attack@attack.{key}.<name>=apgd_ce")
         for name, member in attack[key].items():

@@ -78,3 +78,11 @@ def test_random_noise_is_the_weakest_attack_and_more_tries_are_worse(make_proble
     assert (harm[0] <= harm[1] + 1e-6).all()
     assert not ((harm[1] > 0) & (harm[2] <= 0)).any()
     assert (harm[0] > 0).float().mean() < 0.5 * (harm[2] > 0).float().mean()
+
+
+def test_an_attack_of_one_s_own_may_have_members_of_its_own_kind():
+    """Only what `made_of` names is taken for attacks."""
+    plain = cell("attack=pgd")
+    own = {**plain, "attack": {**plain["attack"], "members": [1, 2]}}
+    check(own)
+    assert identity(own, "cpu") != identity(plain, "cpu")

@@ -143,6 +143,14 @@ def test_hidden_members_meet_guided_purifiers_under_the_exact_gradient_alone(
     assert hidden.views == met
 
 
+def test_a_guidance_that_is_detached_already_is_not_hidden_again(guided, smooth, images, make_problem):
+    x, hidden, purifier = images(2, 8, dtype=torch.float64), Still(), guided()
+    purifier.guidance.detach_guidance = True
+    problem = make_problem(smooth(8, 10).double(), x, purifier=purifier)
+    Ensemble({"still": Still()}, {"hidden": hidden}, select_draws=2)(problem)
+    assert hidden.views == []
+
+
 def test_a_hidden_member_follows_the_gradient_without_the_guidance(guided, smooth, images, make_problem):
     x, purifier = images(2, 8, dtype=torch.float64), guided(300.0)
     problem = make_problem(smooth(8, 10).double(), x, purifier=purifier)

@@ -42,7 +42,7 @@ class Purifier(nn.Module):
     def guidance_seen(self) -> bool:
         """Whether a guidance has a part in the exact gradient, so that leaving it out makes another one."""
         guidance: Any = getattr(self, "guidance", None)
-        return self.guided and not guidance.detach_guidance and getattr(guidance, "weight", 1) != 0
+        return self.guided and guidance.seen
 
     def resampled(self, sampler: Any) -> Purifier:
         """The same purifier with another sampler, for the view `surrogate`. Raises ValueError if it has none."""

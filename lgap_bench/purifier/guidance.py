@@ -32,7 +32,12 @@ class Guidance(nn.Module):
     """
 
     draws: bool = False
-    detach_guidance: bool
+    detach_guidance: bool = False
+
+    @property
+    def seen(self) -> bool:
+        """Whether it has a part in the gradient of the purifier, which hiding it would take out."""
+        return not self.detach_guidance
 
     def term(self, image: Image, x: Tensor, noise: Noise, tag: str = "") -> Term:
         """The guidance for one purification.
@@ -94,6 +99,11 @@ class ClassifierConfidence(Guidance):
             return scale * ascent(lambda z: self.log_confidence(image(z)), point, self.detach_guidance)
 
         return gradient
+
+    @property
+    def seen(self) -> bool:
+        """As the base class's; without weight there is nothing to see."""
+        return self.weight != 0 and super().seen
 
     def log_confidence(self, images: Tensor) -> Tensor:
         """log max_k p(k | x) of images in [0, 1], (B,)."""
