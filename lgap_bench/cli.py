@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable
+
+from lgap_bench.runtime.errors import one_line_errors
 
 USAGE = """lgap-bench: how robust is a classifier behind an adversarial purifier?
 
@@ -34,27 +35,6 @@ def main() -> None:
     else:
         print(f"lgap-bench: {command} is not a command: use run, report or demo", file=sys.stderr)
         sys.exit(2)
-
-
-def one_line_errors(command: Callable[[], object]) -> None:
-    """Run a command; what the user can mend is printed as one line with exit code 1, our own bugs keep their traceback.
-
-    HYDRA_FULL_ERROR=1 shows the traceback of everything.
-    """
-    asked = os.environ.get("HYDRA_FULL_ERROR")
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing six lines and exiting
-    try:
-        command()
-    except KeyboardInterrupt:
-        print("\nlgap-bench: interrupted; finished chunks are kept, the same call resumes", file=sys.stderr)
-        sys.exit(130)
-    except Exception as error:
-        from lgap_bench.errors import is_users, sentence
-
-        if asked == "1" or not is_users(error):
-            raise
-        print(sentence(error), file=sys.stderr)
-        sys.exit(1)
 
 
 def _run() -> None:

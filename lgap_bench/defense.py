@@ -48,3 +48,8 @@ class Defense(nn.Module):
 
     def _models(self, x: Tensor) -> torch.dtype:
         return next((p.dtype for p in self.parameters()), x.dtype)
+
+
+def passes(rows: int, most: int) -> list[tuple[int, int]]:
+    """[0, rows) in pieces of at most `most`: how many images times draws go through a defense at once."""
+    return [(start, min(start + most, rows)) for start in range(0, rows, most)]

@@ -10,8 +10,8 @@ import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
-from lgap_bench.check import writable
 from lgap_bench.record import Record
+from lgap_bench.runtime.files import writable
 
 N = 64
 # The cells are experiments like any other: conf/experiment/demo/*.yaml. Here only their order and their names.
@@ -58,14 +58,14 @@ def main() -> None:
 
 def measure(name: str, outputs: Path) -> Record:
     """One cell of the demo in a process of its own."""
-    from lgap_bench.compose import composed
-    from lgap_bench.errors import is_users, sentence
+    from lgap_bench.cell.compose import composed
     from lgap_bench.run import run_cell
+    from lgap_bench.runtime.errors import is_users, sentence
 
     overrides = [f"experiment=demo/{name}", f"n={N}", f"outputs={outputs}", "threads=1"]
     cfg = composed(overrides)
     try:
-        return run_cell(cfg, cfg.hydra.runtime.choices, overrides, quiet=True)
+        return run_cell(cfg, cfg.hydra.runtime.choices, overrides)
     except Exception as error:
         if is_users(error):  # a process hands the message over, not the cause that the sentence is made from
             raise ValueError(sentence(error).removeprefix("lgap-bench: ")) from None

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import zipfile
 from collections.abc import Mapping
@@ -25,6 +24,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from lgap_bench.runtime import files
 
 Chunk = dict[str, NDArray[Any]]
 PICTURES = 8  # images of the first chunk that are kept for the grid
@@ -41,11 +42,12 @@ class Record:
         """Whether the cell was finished."""
         return (self.folder / "summary.json").exists()
 
-    def begin(self, cell: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
-        """Create the folder and write what identifies the cell."""
+    def begin(self, config: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
+        """Create the folder and write what identifies the cell; what an earlier kill has left goes."""
         (self.folder / "chunks").mkdir(parents=True, exist_ok=True)
-        _write(self.folder / "identity.json", _json(identity))
-        _write(self.folder / "config.yaml", _yaml(cell))
+        files.tidy(self.folder)
+        files.write_json(self.folder / "identity.json", identity)
+        files.write_yaml(self.folder / "config.yaml", config)
 
     def chunk(self, index: int) -> Chunk | None:
         """A finished chunk, or None. Raises ValueError if its file is damaged."""
@@ -62,32 +64,29 @@ class Record:
 
     def save_chunk(self, index: int, chunk: Chunk) -> None:
         """Write a chunk so that a kill leaves either the whole file or none."""
-        file = self._chunk_file(index)
-        part = file.with_suffix(f".{os.getpid()}.part")
-        with part.open("wb") as stream:
-            np.savez(stream, **chunk)  # type: ignore[arg-type]
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(part, file)
+        files.write_npz(self._chunk_file(index), chunk)
 
     def finish(self, chunks: list[Chunk], summary: dict[str, Any], run: Mapping[str, Any]) -> None:
         """Merge the chunks into samples.parquet, write the pictures, then the summary that makes the record whole."""
-        import pyarrow.parquet as parquet
-
         samples = self.folder / "samples.parquet"
-        part = samples.with_suffix(".part")
-        parquet.write_table(_table(chunks), part)
-        os.replace(part, samples)
+        files.write_parquet(samples, _table(chunks))
         pictures = {
             key.removeprefix("picture_"): value for key, value in chunks[0].items() if key.startswith("picture_")
         }
-        _save_npz(self.folder / "pictures.npz", pictures)
+        files.write_npz(self.folder / "pictures.npz", pictures, compressed=True)
         if all("image_attacked" in chunk for chunk in chunks):
-            _save_npz(self.folder / "images.npz", {"attacked": np.concatenate([c["image_attacked"] for c in chunks])})
-        _write(self.folder / "run.json", _json(run))
-        summary = {**summary, "samples_sha256": hashlib.sha256(samples.read_bytes()).hexdigest()}
-        _write(self.folder / "summary.json", _json(summary))
-        shutil.rmtree(self.folder / "chunks", ignore_errors=True)
+            images = np.concatenate([chunk["image_attacked"] for chunk in chunks])
+            files.write_npz(self.folder / "images.npz", {"attacked": images}, compressed=True)
+        files.write_json(self.folder / "run.json", run)
+        digest = hashlib.sha256(samples.read_bytes()).hexdigest()
+        files.write_json(self.folder / "summary.json", {**summary, "samples_sha256": digest})
+        self.tidy()
+
+    def tidy(self) -> None:
+        """Remove what a kill may leave beside a finished record: its chunks, and files that were being written."""
+        if self.complete:
+            shutil.rmtree(self.folder / "chunks", ignore_errors=True)
+            files.tidy(self.folder)
 
     def summary(self) -> dict[str, Any]:
         """The cell's numbers. Raises ValueError if the record is damaged: a wrong number is worse than none."""
@@ -103,6 +102,15 @@ class Record:
             ) from None
         return summary
 
+    def check(self, images: bool = False) -> None:
+        """Raise ValueError if a finished record cannot answer: damaged, or without the `images` that are asked for."""
+        self.summary()
+        if images and not (self.folder / "images.npz").exists():
+            raise ValueError(
+                f"keep_images=true, but record {self.folder} was made without them: delete this folder, the cell is "
+                "computed again"
+            )
+
     def samples(self) -> dict[str, list[Any]]:
         """The columns of samples.parquet."""
         import pyarrow.parquet as parquet
@@ -117,16 +125,15 @@ class Record:
         """All that can change the cell's numbers."""
         return self._read("identity.json")
 
-    def asked(self, experiment: str, overrides: list[str]) -> None:
+    def request(self, experiment: str, overrides: list[str]) -> None:
         """Note that an experiment, with these overrides, came to this cell."""
-        folder = self.folder / "asked"
-        folder.mkdir(exist_ok=True)
-        content = _json({"experiment": experiment, "overrides": overrides})
-        name = hashlib.sha256(content.encode()).hexdigest()[:16]
-        if not (folder / f"{name}.json").exists():
-            _write(folder / f"{name}.json", content)
+        content = {"experiment": experiment, "overrides": overrides}
+        name = hashlib.sha256((json.dumps(content, indent=2, sort_keys=True) + "\n").encode()).hexdigest()[:16]
+        file = self.folder / "asked" / f"{name}.json"
+        if not file.exists():
+            files.write_json(file, content)
 
-    def askers(self) -> list[dict[str, Any]]:
+    def requests(self) -> list[dict[str, Any]]:
         """Every experiment and its overrides that came to this cell."""
         return [json.loads(file.read_text()) for file in sorted((self.folder / "asked").glob("*.json"))]
 
@@ -160,16 +167,14 @@ def records(outputs: Path) -> list[Record]:
     return [Record(file.parent) for file in folders]
 
 
-def _table(chunks: list[Chunk]) -> Any:
+def _table(chunks: list[Chunk]) -> dict[str, list[Any]]:
     """Columns of all chunks; (K, B) arrays become one list of K per sample."""
-    import pyarrow as arrow
-
     columns = {}
     for name in dict.fromkeys(name for chunk in chunks for name in chunk):
         if name.startswith(("picture_", "image_", "probe_")) or name == "seconds":
             continue
         columns[name] = [row for chunk in chunks for row in _rows(chunk, name)]
-    return arrow.table(columns)
+    return columns
 
 
 def _rows(chunk: Chunk, name: str) -> list[Any]:
@@ -177,26 +182,3 @@ def _rows(chunk: Chunk, name: str) -> list[Any]:
     if name not in chunk:
         return [None] * len(chunk["id"])
     return (chunk[name].T if chunk[name].ndim == 2 else chunk[name]).tolist()
-
-
-def _json(content: Mapping[str, Any]) -> str:
-    return json.dumps(content, indent=2, sort_keys=True) + "\n"
-
-
-def _yaml(content: Mapping[str, Any]) -> str:
-    from omegaconf import OmegaConf
-
-    return OmegaConf.to_yaml(OmegaConf.create(dict(content)))
-
-
-def _write(path: Path, text: str) -> None:
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    part.write_text(text)
-    os.replace(part, path)
-
-
-def _save_npz(path: Path, arrays: Chunk) -> None:
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    with part.open("wb") as stream:
-        np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]
-    os.replace(part, path)

@@ -8,8 +8,8 @@ import time
 import torch
 from omegaconf import OmegaConf
 
-from lgap_bench.cell import part
-from lgap_bench.compose import composed
+from lgap_bench.cell.compose import composed
+from lgap_bench.cell.instantiate import instantiate
 from lgap_bench.dataset.digits import digits
 
 IMAGES, REPEATS = 32, 5  # one chunk; the fastest of the repeats, since other work can only slow one down
@@ -22,7 +22,7 @@ def main() -> None:
     x, truths = data.images[:IMAGES], [data.true_caption(k) for k in data.labels[:IMAGES].tolist()]
     for name in sys.argv[1:]:
         config = composed([f"captioner={name}"]).captioner
-        captioner = part(OmegaConf.to_container(config, resolve=True))
+        captioner = instantiate(OmegaConf.to_container(config, resolve=True))
         spent: dict[str, list[float]] = {"caption": [], "loss": []}
         for _ in range(REPEATS):
             at = time.perf_counter()

@@ -15,9 +15,10 @@ import torch
 from lgap_bench.attack.problem import Problem
 from lgap_bench.attack.stand_in import agreement
 from lgap_bench.attack.view import Bpda, View
-from lgap_bench.cell import build, resolve
-from lgap_bench.check import check
-from lgap_bench.compose import composed
+from lgap_bench.build import build
+from lgap_bench.cell.check import check
+from lgap_bench.cell.compose import resolved
+from lgap_bench.runtime.device import CPU
 
 VIEWS = ("bpda", "detached", "surrogate", "adjoint")
 DRAWS = (1, 16)
@@ -26,14 +27,13 @@ DRAWS = (1, 16)
 def measured(purifier: str, view: str, n: int, overrides: list[str]) -> list[dict[str, float]]:
     """Agreement with the exact gradient for every number of draws."""
     chosen = [f"purifier={purifier}", "attack=full", f"view={view}", "dataset.split=validation", *overrides]
-    cfg = composed(chosen)
-    cell = resolve(cfg, cfg.hydra.runtime.choices)
+    cell = resolved(chosen)
     check(cell)
-    parts = build(cell, "cpu", "cpu", quiet=True)
+    parts = build(cell, CPU)
     seen: View = parts.view
     assert isinstance(seen, Bpda) == (view == "bpda")
     data = parts.dataset
-    problem = Problem(seen, data.images[:n], data.labels[:n], tuple(data.ids[:n].tolist()), parts.threat, cell["seed"])
+    problem = Problem(seen, data.images[:n], data.labels[:n], tuple(data.ids[:n].tolist()), parts.threat, cell.seed)
     return [agreement(seen, problem, draws, n) for draws in DRAWS]
 
 

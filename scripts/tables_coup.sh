@@ -3,7 +3,7 @@
 # side; resumable, finished cells answer from their records. The miniature by default (32 images, 45 minutes on 2 cores;
 # N=16 for half of it);
 # DATASET= (empty) for paper scale. AutoAttack on purifiers takes hours: make tables-slow PAPER=coup. The finding:
-# scripts/finding_coup.sh.
+# scripts/coup/finding.sh.
 set -uo pipefail
 outputs=${1:-outputs}
 lgap=${LGAP_BENCH:-.venv/bin/lgap-bench}
@@ -34,5 +34,5 @@ for table in 1 2 3 cifar100 figure2b figure2c figure4a figure4b salt_and_pepper;
   "$lgap" report table=coup/$table outputs="$outputs" ${scale:+dataset=$scale} || status=1
 done
 # Table 4: seconds, not robustness; alone on the machine, so after the lanes.
-"$(dirname "$lgap")/python" scripts/coup_times.py dataset="${scale:-cifar10}" outputs="$outputs" || status=1
+"$(dirname "$lgap")/python" scripts/coup/times.py dataset="${scale:-cifar10}" outputs="$outputs" || status=1
 exit $status

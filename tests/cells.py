@@ -6,11 +6,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from hydra import compose, initialize_config_dir
-from omegaconf import DictConfig
-
-from lgap_bench import CONF
-from lgap_bench.cell import identity, record_id, resolve, stage_identity
+from lgap_bench.cell.compose import composed, resolved
+from lgap_bench.cell.identity import identity, record_id, stage_identity
+from lgap_bench.logger.base import SILENT, Loggers
+from lgap_bench.record import Record
+from lgap_bench.run import run_cell
 
 # A cell of a second or two: the real models, few images, few steps.
 SMALL = ["n=8", "chunk=4", "score_draws=2", "attack.steps=2", "threads=1"]
@@ -30,23 +30,17 @@ def summary(outputs: Path) -> dict:
     return json.loads((only_record(outputs) / "summary.json").read_text())
 
 
-def composed(*overrides: str) -> DictConfig:
-    """The config that the command line would compose, with Hydra's own part."""
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose("config", list(overrides), return_hydra_config=True)
-
-
-def resolved(*overrides: str) -> dict:
-    """The cell that the command line would make of these words, not checked."""
-    cfg = composed(*overrides)
-    return resolve(cfg, cfg.hydra.runtime.choices)
-
-
 def identified(overrides: Sequence[str]) -> dict[str, str]:
     """The id of a cell's record on a CPU, and those of the stages that it needs."""
-    cell = resolved(*overrides)
-    stages = {stage: cell[stage] for stage in ("train", "finetune") if cell[stage] is not None}
-    if stages.get("finetune", {}).get("images") == "purified":
-        stages["purified"] = {}
+    cell = resolved(overrides)
+    stages = [*cell.stages]
+    if (cell.finetune or {}).get("images") == "purified":
+        stages.append("purified")
     ids = {stage: record_id(stage_identity(cell, stage, "cpu")) for stage in stages}
     return {"cell": record_id(identity(cell, "cpu")), **ids}
+
+
+def run(overrides: Sequence[str], loggers: Loggers = SILENT) -> Record:
+    """A cell in this process, as the command would run it."""
+    cfg = composed(overrides)
+    return run_cell(cfg, cfg.hydra.runtime.choices, overrides, loggers)

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from lgap_bench.noise import Noise, Stream
+from lgap_bench.prior import schedule
 from lgap_bench.prior.pixel import PixelPrior
-from lgap_bench.purifier import schedule
-from lgap_bench.purifier.schedule import Step
+from lgap_bench.prior.schedule import Step
 
 # The one place that knows how purifiers are told what to keep for the backward pass.
 KEEP: dict[str, float | None] = {"recomputed": 0.0, "kept": None}  # GiB

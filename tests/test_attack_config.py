@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hydra import compose, initialize_config_dir
 
+from lgap_bench import CONF
 from lgap_bench.attack.autoattack import APGD, AutoAttack
 from lgap_bench.attack.ensemble import Ensemble
 from lgap_bench.attack.none import NoAttack
@@ -14,10 +14,11 @@ from lgap_bench.attack.pgd import PGD
 from lgap_bench.attack.random_noise import RandomNoise
 from lgap_bench.attack.salt_and_pepper import SaltAndPepper
 from lgap_bench.attack.torchattack import CW, EOTPGD, DeepFool, Square
-from lgap_bench.cell import identity, part, record_id, resolve
-from lgap_bench.fraction import fraction
-from lgap_bench.limit import within
-from lgap_bench.run import CONF
+from lgap_bench.cell.compose import composed
+from lgap_bench.cell.config import resolve
+from lgap_bench.cell.identity import identity, record_id
+from lgap_bench.cell.instantiate import instantiate
+from lgap_bench.cell.values import fraction, satisfies
 
 CLASSIC = dict(restarts=1, draws=1, class_weight=1.0, caption_weight=0.0)
 # preset -> its view, its class, and what its protocol fixes; step sizes at 8/255
@@ -58,8 +59,7 @@ PRESETS: dict[str, tuple[str, type, dict[str, Any]]] = {
 
 
 def cell(*overrides: str) -> dict[str, Any]:
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose("config", list(overrides), return_hydra_config=True)
+    cfg = composed(overrides)
     return resolve(cfg, cfg.hydra.runtime.choices)
 
 
@@ -71,15 +71,15 @@ def test_the_table_names_every_preset():
 def test_a_preset_brings_its_view_and_its_protocol(name):
     view, kind, numbers = PRESETS[name]
     composed = cell(f"attack={name}", *(["purifier=coup"] if view == "surrogate" else []))
-    assert composed["view_name"] == view
-    assert composed["view"]["_target_"].lower().endswith("view" if view == "none" else view)
-    attack = part(composed["attack"])
+    assert composed.names.view == view
+    assert composed.view["_target_"].lower().endswith("view" if view == "none" else view)
+    attack = instantiate(composed.attack)
     assert type(attack) is kind
     for key, value in numbers.items():
         found = fraction(getattr(attack, key), key, 8 / 255) if key == "step_size" else getattr(attack, key)
         assert found == (pytest.approx(value, rel=1e-3) if isinstance(value, float) else value), key
-    for key, limit in composed["attack"].get("limits", {}).items():
-        assert within(composed["attack"][key], limit), (key, limit)
+    for key, limit in composed.attack.get("limits", {}).items():
+        assert satisfies(composed.attack[key], limit), (key, limit)
 
 
 @pytest.mark.parametrize(
@@ -88,19 +88,19 @@ def test_a_preset_brings_its_view_and_its_protocol(name):
 )
 def test_autoattack_with_less_than_its_own_does_not_keep_its_name(version, key, less):
     name, more = f"autoattack_{version}", f"attack.{key}={less + 1}"
-    assert cell(f"attack={name}", more)["attack_name"] == name
-    assert cell(f"attack={name}", f"attack.{key}={less}")["attack_name"] == f"reduced_{name}"
+    assert cell(f"attack={name}", more).names.attack == name
+    assert cell(f"attack={name}", f"attack.{key}={less}").names.attack == f"reduced_{name}"
 
 
 def test_autoattack_rand_has_no_square_to_reduce():
-    assert cell("attack=autoattack_rand", "attack.n_queries=100")["attack_name"] == "autoattack_rand"
+    assert cell("attack=autoattack_rand", "attack.n_queries=100").names.attack == "autoattack_rand"
 
 
 @pytest.mark.parametrize("key", ["members", "hidden"])
 def test_the_order_of_an_ensemble_s_members_is_part_of_its_identity(key):
     plain = cell("attack=full_ensemble", "+attack@attack.hidden.more=apgd_ce", "view=full")
-    members = dict(reversed(plain["attack"][key].items()))
-    turned = {**plain, "attack": {**plain["attack"], key: members}}
+    members = dict(reversed(plain.attack[key].items()))
+    turned = {**plain, "attack": {**plain.attack, key: members}}
     assert turned == plain, "the same members"
     assert record_id(identity(turned, "cpu")) != record_id(identity(plain, "cpu"))
 
@@ -108,8 +108,8 @@ def test_the_order_of_an_ensemble_s_members_is_part_of_its_identity(key):
 @pytest.mark.parametrize("name", PRESETS)
 def test_the_command_line_overrules_the_preset_view(name):
     other = "bpda" if PRESETS[name][0] == "blind" else "blind"
-    assert cell(f"attack={name}", f"view={other}")["view_name"] == other
-    assert cell(f"view={other}", f"attack={name}")["view_name"] == other
+    assert cell(f"attack={name}", f"view={other}").names.view == other
+    assert cell(f"view={other}", f"attack={name}").names.view == other
 
 
 @pytest.mark.parametrize("name", [name for name in PRESETS if name != "none"])

@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from typing import Any
+from dataclasses import replace
 
 import pytest
-from hydra import compose, initialize_config_dir
 
-from lgap_bench.attack.loss import margin
 from lgap_bench.attack.pgd import PGD
 from lgap_bench.attack.random_noise import RandomNoise
 from lgap_bench.attack.threat import Threat
 from lgap_bench.attack.torchattack import Square
 from lgap_bench.attack.view import Blind
-from lgap_bench.cell import identity, part, resolve
-from lgap_bench.check import check
-from lgap_bench.run import CONF
+from lgap_bench.cell.check import check
+from lgap_bench.cell.compose import composed
+from lgap_bench.cell.config import Cell, resolve
+from lgap_bench.cell.identity import identity
+from lgap_bench.cell.instantiate import instantiate
+from lgap_bench.task.loss import margin
 
 
-def cell(*overrides: str) -> dict[str, Any]:
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose("config", list(overrides), return_hydra_config=True)
+def cell(*overrides: str) -> Cell:
+    cfg = composed(overrides)
     return resolve(cfg, cfg.hydra.runtime.choices)
 
 
@@ -46,7 +46,10 @@ def cell(*overrides: str) -> dict[str, Any]:
         (["attack=random", "view=full"], "view=full with attack=random"),
         (["attack=pgd", "attack._target_=torchattacks.AutoAttack"], "10 steps instead of 100.*autoattack_standard"),
         (["attack=square", "attack._target_=lgap_bench.attack.torchattack.AutoAttack"], "is not AutoAttack"),
-        (["attack=square", "+attack.needs.colour=red"], "attack.needs.colour is not known: use norm or view"),
+        (
+            ["attack=square", "+attack._about_.needs.colour=red"],
+            "conf/attack/square.yaml: _about_.needs.colour is not known: use norm or view",
+        ),
         (["attack=cw", "threat=digits/l2", "attack.kappa=-1"], "attack.kappa=-1 is not in"),
     ],
 )
@@ -57,14 +60,14 @@ def test_what_makes_no_sense_is_refused_in_one_line(overrides, words):
 
 
 def test_the_checks_need_no_torch():
-    code = "import sys, lgap_bench.check; sys.exit('torch' in sys.modules)"
+    code = "import sys, lgap_bench.cell.check; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
 def test_needs_are_no_part_of_what_is_built_or_of_the_identity():
     plain = cell("attack=square")
-    assert part(plain["attack"]) == Square()
-    bare = {**plain, "attack": {key: value for key, value in plain["attack"].items() if key != "needs"}}
+    assert instantiate(plain.attack) == Square()
+    bare = replace(plain, attack={key: value for key, value in plain.attack.items() if key != "_about_"})
     assert bare != plain
     assert identity(bare, "cpu") == identity(plain, "cpu")
 
@@ -83,6 +86,6 @@ def test_random_noise_is_the_weakest_attack_and_more_tries_are_worse(make_proble
 def test_an_attack_of_one_s_own_may_have_members_of_its_own_kind():
     """Only what `made_of` names is taken for attacks."""
     plain = cell("attack=pgd")
-    own = {**plain, "attack": {**plain["attack"], "members": [1, 2]}}
+    own = replace(plain, attack={**plain.attack, "members": [1, 2]})
     check(own)
     assert identity(own, "cpu") != identity(plain, "cpu")

@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lgap_bench.attack import libraries
 from lgap_bench.attack.autoattack import APGD, MEMBERS, AutoAttack, _library
 from lgap_bench.attack.threat import Threat
 from lgap_bench.attack.view import Bpda, Full
 from lgap_bench.noise import Noise
 from lgap_bench.purifier.base import Purifier
+from lgap_bench.runtime import libraries
 
 THREATS = {"linf": Threat("linf", 3 / 255), "l2": Threat("l2", 0.2)}  # of eight samples some break and some hold
 SHORT = AutoAttack("standard", draws=2, n_iter=4, n_queries=20, select_draws=2)

@@ -7,13 +7,14 @@ import torch
 from test_autoattack import SHORT, THREATS, Jitter
 from torch import Tensor
 
-from lgap_bench.attack import expectation, libraries
+from lgap_bench.attack import expectation
 from lgap_bench.attack.autoattack import AutoAttack, _apgd, _every_sample, _library
 from lgap_bench.attack.expectation import Expectation
-from lgap_bench.attack.select import broken
+from lgap_bench.attack.select import confirmed_wrong
 from lgap_bench.attack.threat import Threat
 from lgap_bench.noise import Noise
 from lgap_bench.purifier.base import Purifier
+from lgap_bench.runtime import libraries
 
 
 class Pretender(Purifier):
@@ -110,11 +111,11 @@ def test_a_broken_sample_is_spared_further_runs_and_the_others_never_notice(
     gone: set[int] = set()
 
     def noted(*given) -> list[int]:
-        found = broken(*given)
+        found = confirmed_wrong(*given)
         gone.update(found)
         return found
 
-    monkeypatch.setattr("lgap_bench.attack.autoattack.broken", noted)
+    monkeypatch.setattr("lgap_bench.attack.autoattack.confirmed_wrong", noted)
     never, all_ = attack(0)
     assert not gone
     spared, fewer = attack(32)
@@ -158,9 +159,9 @@ def test_one_right_draw_in_thirty_two_keeps_a_sample_in_the_attack(ten, images, 
     problem = make_problem(ten, x, problem.y, Once())
     wrong = [i for i, bad in enumerate((ten(1 - x).argmax(1) != problem.y).tolist()) if bad]
     assert wrong
-    assert broken(problem, x, wrong, 32, 3, 1) == []
-    assert broken(problem, x, wrong, 32, 3, 2) == wrong, "other draws, none of them right"
-    assert broken(problem, x, wrong, 0, 3, 2) == [], "without draws nobody leaves"
+    assert confirmed_wrong(problem, x, wrong, 32, 3, 1) == []
+    assert confirmed_wrong(problem, x, wrong, 32, 3, 2) == wrong, "other draws, none of them right"
+    assert confirmed_wrong(problem, x, wrong, 0, 3, 2) == [], "without draws nobody leaves"
 
 
 def test_noise_belongs_to_the_sample_not_to_the_chunk(ten, images, make_problem):

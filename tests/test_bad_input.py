@@ -10,9 +10,9 @@ from cells import SMALL, lgap_bench, only_record
 from safetensors.torch import load_file, save_file
 
 from lgap_bench.captioner.blip import load as load_blip
+from lgap_bench.cell.values import satisfies
 from lgap_bench.dataset.base import DataSet
-from lgap_bench.limit import within
-from lgap_bench.weights import locate
+from lgap_bench.runtime.weights import locate
 
 ENSEMBLE = "attack=full_ensemble"
 EARLY = [
@@ -198,4 +198,4 @@ def test_a_label_out_of_range_is_named():
     ],
 )
 def test_limits_mean_what_they_say(value, limit, obeys):
-    assert within(value, limit) is obeys
+    assert satisfies(value, limit) is obeys

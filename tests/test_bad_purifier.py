@@ -10,11 +10,10 @@ from typing import Any
 
 import pytest
 from cells import lgap_bench
-from hydra import compose, initialize_config_dir
 
-from lgap_bench import CONF
-from lgap_bench.cell import resolve
-from lgap_bench.check import check
+from lgap_bench.cell.check import check
+from lgap_bench.cell.compose import composed, resolved
+from lgap_bench.cell.config import resolve
 
 SCRATCH = ["classifier=digits/scratch", "train=digits/adp"]
 UNGUIDED = ("coup_unguided", "diffpure", "lgap", "likelihood_max", "sd_img2img")
@@ -77,8 +76,7 @@ BAD = [
 
 def refusal(*overrides: str) -> str:
     """What the checks say of a cell, composed as the command composes it."""
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose("config", list(overrides), return_hydra_config=True)
+    cfg = composed(overrides)
     with pytest.raises(ValueError, match=r".") as caught:
         check(resolve(cfg, cfg.hydra.runtime.choices))
     return str(caught.value)
@@ -152,8 +150,7 @@ def test_a_prior_that_does_not_fit_is_refused_by_its_config_alone(changes, overr
     ids=str,
 )
 def test_a_prior_that_fits_passes(changes, overrides, network):
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose("config", ["purifier=diffpure", network(**changes), *overrides], return_hydra_config=True)
+    cfg = composed(["purifier=diffpure", network(**changes), *overrides])
     check(resolve(cfg, cfg.hydra.runtime.choices))
 
 
@@ -191,8 +188,6 @@ def test_a_group_that_is_not_there_is_one_line_too(tmp_path):
 )
 def test_gdmp_takes_the_variance_of_its_release_or_of_the_network(dataset, variance):
     """OpenAI's ImageNet network predicts its variance: gdmp on it was refused as soon as its weights were there."""
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose("config", [f"dataset={dataset}", "purifier=gdmp"], return_hydra_config=True)
-    cell = resolve(cfg, cfg.hydra.runtime.choices)
+    cell = resolved([f"dataset={dataset}", "purifier=gdmp"])
     check(cell)
-    assert cell["purifier"]["sampler"]["variance"] == variance
+    assert cell.purifier["sampler"]["variance"] == variance

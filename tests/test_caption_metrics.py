@@ -8,14 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 
-from lgap_bench import weights as weight_files
-from lgap_bench.cell import identity, resolve
+from lgap_bench.cell.compose import composed
+from lgap_bench.cell.config import resolve
+from lgap_bench.cell.identity import identity
 from lgap_bench.metric import clip
 from lgap_bench.metric.accuracy import accuracy
 from lgap_bench.metric.caption import bleu, names_label, reached, rouge_l, says
-from lgap_bench.run import CONF, run_cell
+from lgap_bench.run import run_cell
+from lgap_bench.runtime import weights as weight_files
 
 SEVEN = "a photo of a handwritten seven"
 
@@ -167,13 +168,8 @@ def test_clip_score_is_never_negative_and_cuts_long_captions(clip_folder, images
     assert ((found == 0) != (other == 0)).all(), "turning the text features around does not turn the sign around"
 
 
-def composed(*overrides: str):
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose("config", list(overrides), return_hydra_config=True)
-
-
 def named(*overrides: str) -> dict:
-    cfg = composed(*overrides)
+    cfg = composed([*overrides])
     return identity(resolve(cfg, cfg.hydra.runtime.choices), "cpu")
 
 
@@ -181,7 +177,7 @@ def test_what_is_unused_is_not_part_of_the_identity_and_what_is_used_is(clip_fol
     plain = named()
     assert "clip" not in plain
     assert "unrelated" not in json.dumps(plain)
-    assert plain["attack"]["caption_target"] is None
+    assert plain.attack["caption_target"] is None
     assert named(f"clip={clip_folder}")["clip"] == weight_files.fingerprint(str(clip_folder))
     assert named("dataset.unrelated=a photo") == plain
     assert named("dataset.unrelated=a photo", "captioner=oracle") == named("captioner=oracle")
@@ -195,8 +191,8 @@ def test_what_is_unused_is_not_part_of_the_identity_and_what_is_used_is(clip_fol
 def test_a_record_with_clip_has_its_columns_and_the_rest_is_the_same(clip_folder, tmp_path):
     few = ["n=3", "chunk=2", "score_draws=2", "threads=1", "device=cpu", "attack.steps=2", f"outputs={tmp_path}",
            "attack=caption_nearest"]  # fmt: skip
-    plain, scored = (run_cell(cfg, cfg.hydra.runtime.choices, quiet=True)
-                     for cfg in (composed(*few), composed(*few, f"clip={clip_folder}")))  # fmt: skip
+    plain, scored = (run_cell(cfg, cfg.hydra.runtime.choices)
+                     for cfg in (composed([*few]), composed([*few, f"clip={clip_folder}"])))  # fmt: skip
     without, found = plain.samples(), scored.samples()
     clips = {"clean_caption_clip", "attacked_caption_clip"}
     assert set(found) - set(without) == clips

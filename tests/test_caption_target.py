@@ -14,7 +14,7 @@ from lgap_bench.attack.problem import aim_captions, caption_term
 from lgap_bench.attack.threat import Threat
 from lgap_bench.attack.view import Bpda, Caption
 from lgap_bench.captioner.consensus import Consensus
-from lgap_bench.evaluate import _attacked
+from lgap_bench.evaluate.loop import _attacked
 from lgap_bench.purifier.base import Purifier
 from lgap_bench.purifier.lgap import LGAP
 
@@ -129,6 +129,6 @@ def test_a_chunk_with_a_failed_sample_keeps_the_others_targets(images, smooth, m
 
     problem = targeted(make_problem, smooth(), images(3), torch.tensor([4, 1, 3]), Captioned(Table()))
     expected = aim_captions(problem, "nearest").published["caption_target_label"].tolist()
-    _, failed = _attacked(SimpleNamespace(attack=attack), problem, "caption_nearest")
+    _, failed = _attacked(SimpleNamespace(attack=attack), problem)
     assert failed.tolist() == [False, True, False]
     assert problem.published["caption_target_label"].tolist() == [expected[0], -1, expected[2]]

@@ -175,7 +175,7 @@ def test_an_equal_shift_of_all_images_has_no_width_and_one_image_has():
 
 
 def test_the_command_prints_and_writes_a_table_per_budget(tmp_path):
-    assert "scripts/finding_coup.sh" in lgap_bench("report", "table=coup/finding", f"outputs={tmp_path}").stderr
+    assert "scripts/coup/finding.sh" in lgap_bench("report", "table=coup/finding", f"outputs={tmp_path}").stderr
     for eps in ("32/255", "48/255"):
         finding(tmp_path, "coup", "full_apgd", HALF, eps=eps)
         finding(tmp_path, "lgap", "blind", ALL, eps=eps)
@@ -194,7 +194,7 @@ def test_the_command_prints_and_writes_a_table_per_budget(tmp_path):
 
 def curve(outputs, value, right, eps="48/255"):
     made = finding(outputs, "coup", "full_apgd", right, eps=eps, t_star=value)
-    made.asked("coup/figure4/t_star", [f"purifier.t_star={value}"])
+    made.request("coup/figure4/t_star", [f"purifier.t_star={value}"])
 
 
 def test_a_curve_has_a_point_per_value_in_order_and_a_line_per_budget(tmp_path):

@@ -3,13 +3,12 @@
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
 from hydra.utils import get_method
 from omegaconf import OmegaConf
 
 from lgap_bench import CONF
-from lgap_bench.cell import resolve
-from lgap_bench.check import check
+from lgap_bench.cell.check import check
+from lgap_bench.cell.compose import resolved
 
 FILES = sorted(p.relative_to(CONF).with_suffix("") for p in Path(CONF).rglob("*.yaml") if p.name != "config.yaml")
 GROUPS = [file for file in FILES if file.parts[0] != "table"]  # a table is no group: it is the report's
@@ -45,9 +44,7 @@ def targets(node: object) -> list[str]:
 
 @pytest.mark.parametrize("file", GROUPS, ids=lambda file: file.as_posix())
 def test_every_choice_composes_passes_the_checks_and_names_code_that_exists(file):
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose("config", choice(file), return_hydra_config=True)
-    cell = resolve(cfg, cfg.hydra.runtime.choices)
+    cell = resolved(choice(file))
     check(cell)
     for target in targets(cell):
         assert callable(get_method(target)), target

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from torch import nn
 
-from lgap_bench import weights as weight_files
 from lgap_bench.captioner.consensus import Consensus, agreed
 from lgap_bench.captioner.text import Fixed, Oracle
-from lgap_bench.cell import identity, resolve
+from lgap_bench.cell.compose import composed
+from lgap_bench.cell.config import resolve
+from lgap_bench.cell.identity import identity
 from lgap_bench.dataset.base import DataSet
 from lgap_bench.noise import Stream
-from lgap_bench.run import CONF
+from lgap_bench.runtime import weights as weight_files
 
 TRUTHS = ["a photo of a handwritten seven", "bold", "a photo of a handwritten nine in thin strokes"]
 
@@ -138,8 +138,7 @@ def test_nobody_to_ask_and_nobody_to_attack_are_refused(images):
 
 
 def test_the_members_weights_are_part_of_the_identity():
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose("config", ["captioner=digits/consensus", "attack=joint"], return_hydra_config=True)
+    cfg = composed(["captioner=digits/consensus", "attack=joint"])
     named = identity(resolve(cfg, cfg.hydra.runtime.choices), "cpu")
     members = named["purifier"]["captioner"]["captioners"]
     assert members["blip"]["weights"] == weight_files.fingerprint("embedded:digits/blip")

@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 
-from lgap_bench import CONF
 from lgap_bench.attack.salt_and_pepper import SaltAndPepper
 from lgap_bench.attack.threat import Threat
-from lgap_bench.cell import part, resolve
-from lgap_bench.check import check
+from lgap_bench.cell.check import check
+from lgap_bench.cell.compose import composed
+from lgap_bench.cell.config import resolve
+from lgap_bench.cell.instantiate import instantiate
 from lgap_bench.purifier.base import Purifier
 from lgap_bench.run import run_cell
 
@@ -24,13 +24,8 @@ class Never(Purifier):
         raise AssertionError("a corruption looks at no model")
 
 
-def composed(*overrides):
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose("config", list(overrides), return_hydra_config=True)
-
-
 def cell(*overrides):
-    cfg = composed(*overrides)
+    cfg = composed([*overrides])
     return resolve(cfg, cfg.hydra.runtime.choices)
 
 
@@ -72,8 +67,8 @@ def test_the_preset_brings_its_threat_and_the_data_sets_own_density(dataset):
     found = cell(f"dataset={dataset}", "attack=salt_and_pepper", *train)
     check(found)
     assert (found["threat_name"], found["view_name"]) == (f"{dataset}/corruption", "none")
-    assert part(found["threat"]) == ANY
-    assert part(found["attack"]) == SaltAndPepper(0.025 if dataset == "digits" else 0.005)
+    assert instantiate(found["threat"]) == ANY
+    assert instantiate(found["attack"]) == SaltAndPepper(0.025 if dataset == "digits" else 0.005)
 
 
 @pytest.mark.parametrize(
@@ -99,8 +94,8 @@ def test_other_attacks_still_need_a_view():
 
 def test_the_miniatures_density_hurts_the_undefended_classifier_as_the_papers_did(tmp_path):
     common = ["attack=salt_and_pepper", "purifier=none", "n=200", "chunk=100", "threads=1", f"outputs={tmp_path}"]
-    cfg = composed(*common)
-    summary = run_cell(cfg, cfg.hydra.runtime.choices, quiet=True).summary()
+    cfg = composed([*common])
+    summary = run_cell(cfg, cfg.hydra.runtime.choices).summary()
     lost = summary["natural"]["mean"] - summary["robust"]["mean"]
     assert 4 < lost < 14, f"{lost:.1f} points, COUP's classifier loses 8.3"
     assert summary["mean_linf"] == 1

@@ -3,13 +3,13 @@
 import pytest
 import torch
 import yaml
-from hydra import compose, initialize_config_dir
 
 from lgap_bench import CONF
-from lgap_bench.attack import libraries
-from lgap_bench.cell import resolve
+from lgap_bench.cell.compose import composed
+from lgap_bench.cell.config import resolve
+from lgap_bench.cell.dry import dry
 from lgap_bench.classifier import diffpure, robustbench
-from lgap_bench.dry import dry
+from lgap_bench.runtime import libraries
 
 # our name -> RobustBench's name and threat model, clean accuracy there and in COUP's tables (both in percent)
 ROWS = {
@@ -30,8 +30,7 @@ ROWS = {
 
 
 def cell(*overrides):
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose("config", ["purifier=none", "attack=none", *overrides], return_hydra_config=True)
+    cfg = composed(["purifier=none", "attack=none", *overrides])
     return resolve(cfg, cfg.hydra.runtime.choices)
 
 
@@ -40,7 +39,7 @@ def test_a_row_is_robustbenchs_model_and_says_its_clean_accuracy(name):
     libraries.robustbench()
     file = CONF / "classifier" / "cifar10" / f"{name}.yaml"
     held, (model, threat, clean) = yaml.safe_load(file.read_text()), ROWS[name]
-    assert (held["name"], held["threat_model"], held["dataset"]) == (model, threat, "cifar10")
+    assert (held["name"], held["threat_model"], held.dataset) == (model, threat, "cifar10")
     assert held["file"] == f"${{checkpoints}}/robustbench/cifar10/{threat}/{model}.pt"
     assert name.endswith(f"_{threat.lower()}")
     assert model in robustbench._models("cifar10", threat)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
-import sys
+import importlib
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -12,21 +11,14 @@ from types import ModuleType
 import pytest
 import torch
 
-from lgap_bench import beside
-from lgap_bench.beside import Attacked
+from scripts.coup import comparison
+from scripts.coup.comparison import Attacked
 
-SCRIPTS = Path(__file__).parents[1] / "scripts" / "figures"
 TINY = ["n=4", "score_draws=3", "purifier.sampler.dt=0.1"]  # two steps instead of four
 
 
 def script(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+    return importlib.import_module(f"scripts.coup.{name}")
 
 
 def table(file: Path) -> list[dict[str, str]]:
@@ -52,7 +44,7 @@ def run(outputs: Path) -> Callable[..., Path]:
 
 
 def test_the_counts_of_figure_6_add_up_and_are_those_of_its_samples(run: Callable[..., Path]) -> None:
-    folder = run("coup_grids")
+    folder = run("grids")
     counts, samples = table(folder / "coup_6.csv"), table(folder / "coup_6_samples.csv")
     pairs = [("unguided", "coup"), ("coup", "coup"), ("unguided", "strong"), ("strong", "strong")]
     assert [(row["attacked"], row["guided"]) for row in counts] == pairs
@@ -71,10 +63,10 @@ def test_the_counts_of_figure_6_add_up_and_are_those_of_its_samples(run: Callabl
 
 
 def test_the_attacked_purifier_is_scored_as_its_record_says(outputs: Path, run: Callable[..., Path]) -> None:
-    run("coup_grids")
-    overrides = beside.arguments("x", ["--quick", *TINY, f"outputs={outputs}"]).overrides
-    images = beside.attacked(overrides, "unguided")
-    again = beside.predictions(beside.defense(overrides, "unguided"), images, 3)
+    run("grids")
+    overrides = comparison.arguments("x", ["--quick", *TINY, f"outputs={outputs}"]).overrides
+    images = comparison.attacked(overrides, "unguided")
+    again = comparison.predictions(comparison.defense(overrides, "unguided"), images, 3)
     assert torch.equal(again != images.labels, images.wrong), "other images or other draws than the record's"
     assert not torch.equal(images.clean, images.images)
 
@@ -82,8 +74,8 @@ def test_the_attacked_purifier_is_scored_as_its_record_says(outputs: Path, run: 
 def test_the_case_study_starts_both_purifiers_from_one_image_and_counts_what_it_shows(
     run: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(beside, "majority_wrong", lambda wrong: torch.tensor([True, False, True, True]))
-    rows = table(run("coup_case") / "coup_2a.csv")
+    monkeypatch.setattr(comparison, "majority_wrong", lambda wrong: torch.tensor([True, False, True, True]))
+    rows = table(run("case") / "coup_2a.csv")
     assert {row["purifier"] for row in rows} == {"unguided", "coup", "strong"}
     for dt in {row["dt"] for row in rows}:
         starts = [row for row in rows if row["dt"] == dt and row["step"] == "0"]
@@ -99,20 +91,20 @@ def test_the_case_study_starts_both_purifiers_from_one_image_and_counts_what_it_
 
 
 def test_guidance_of_weight_zero_changes_no_curve(outputs: Path, run: Callable[..., Path]) -> None:
-    run("coup_grids")
-    overrides = beside.arguments("x", ["--quick", *TINY, f"outputs={outputs}"]).overrides
-    images = beside.attacked(overrides, "unguided")
+    run("grids")
+    overrides = comparison.arguments("x", ["--quick", *TINY, f"outputs={outputs}"]).overrides
+    images = comparison.attacked(overrides, "unguided")
     silent = [*overrides, "purifier.sampler.noise=false"]
-    module = script("coup_case")
-    plain = module.followed(beside.defense(silent, "unguided"), images, [0, 2])
+    module = script("case")
+    plain = module.followed(comparison.defense(silent, "unguided"), images, [0, 2])
     weightless = [*silent, "purifier.guidance.weight=0"]  # the unguided cell has no such key and is left alone
-    assert "purifier.guidance.weight=0" not in beside.VARIANTS["unguided"].cell(weightless)
-    assert module.followed(beside.defense(weightless, "coup"), images, [0, 2]) == plain
-    assert module.followed(beside.defense(silent, "coup"), images, [0, 2]) != plain
+    assert "purifier.guidance.weight=0" not in comparison.VARIANTS["unguided"].cell(weightless)
+    assert module.followed(comparison.defense(weightless, "coup"), images, [0, 2]) == plain
+    assert module.followed(comparison.defense(silent, "coup"), images, [0, 2]) != plain
 
 
 def test_the_distances_stay_below_their_bound_and_the_bound_grows_with_depth(run: Callable[..., Path]) -> None:
-    rows = table(run("coup_distance") / "coup_distance.csv")
+    rows = table(run("distance") / "coup_distance.csv")
     arms = {(row["forward"], row["weight"]) for row in rows}
     assert arms == {(forward, weight) for forward in "01" for weight in ("0.0", "1.0", "100.0")}
     for row in rows:
@@ -128,7 +120,7 @@ def test_the_distances_stay_below_their_bound_and_the_bound_grows_with_depth(run
     )
 
 
-@pytest.mark.parametrize("name", ["coup_case", "coup_grids", "coup_distance"])
+@pytest.mark.parametrize("name", ["case", "grids", "distance"])
 def test_every_script_composes_at_paper_scale(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     script(name).main(["--paper", "--dry"])
     said = capsys.readouterr().out
@@ -150,22 +142,22 @@ def test_every_script_composes_at_paper_scale(name: str, capsys: pytest.CaptureF
 def test_what_the_bound_does_not_speak_of_is_refused_before_anything_is_attacked(
     given: str, words: str, dry: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(beside, "attacked", lambda *_: pytest.fail("attacked"))
+    monkeypatch.setattr(comparison, "attacked", lambda *_: pytest.fail("attacked"))
     with pytest.raises(ValueError, match=words):
-        script("coup_distance").main(["--quick", given, *dry])
+        script("distance").main(["--quick", given, *dry])
 
 
 def test_no_sample_to_study_is_said_in_one_line(run: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(beside, "majority_wrong", lambda wrong: torch.zeros(4, dtype=torch.bool))
+    monkeypatch.setattr(comparison, "majority_wrong", lambda wrong: torch.zeros(4, dtype=torch.bool))
     with pytest.raises(ValueError, match="no sample of 4 is wrong without guidance"):
-        run("coup_case")
+        run("case")
 
 
 @pytest.mark.parametrize("draws", [1, 3, 8])
 def test_a_tie_counts_as_wrong(draws: int) -> None:
     wrong = torch.zeros(draws, 2, dtype=torch.bool)
     wrong[: (draws + 1) // 2, 0] = True
-    assert beside.majority_wrong(wrong).tolist() == [True, False]
+    assert comparison.majority_wrong(wrong).tolist() == [True, False]
 
 
 def test_some_samples_keep_their_own_draws() -> None:
@@ -174,7 +166,7 @@ def test_some_samples_keep_their_own_draws() -> None:
 
 
 def test_the_sign_test() -> None:
-    p = script("coup_grids").sign_test
+    p = script("grids").sign_test
     assert p(0, 0) == 1
     assert p(5, 5) == 1
     assert p(0, 5) == pytest.approx(2 / 32)

@@ -1,23 +1,19 @@
 """Seconds by depth (COUP, table 4): composed as cells are, the depths that the step length divides, published values beside."""
 
 import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
-
-from scripts import coup_growth, coup_times  # noqa: E402
+from scripts.coup import growth, times
 
 
 def test_a_table_and_a_figure_with_the_depths_that_exist_here(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(coup_times, "DEPTHS", (0.0, 0.001, 0.05))
-    published = {name: coup_times.PUBLISHED[name][:3] for name in ("diffpure", "coup")}
-    monkeypatch.setattr(coup_times, "PUBLISHED", published)
-    monkeypatch.setattr(coup_times, "UNIT", 0.05)
+    monkeypatch.setattr(times, "DEPTHS", (0.0, 0.001, 0.05))
+    published = {name: times.PUBLISHED[name][:3] for name in ("diffpure", "coup")}
+    monkeypatch.setattr(times, "PUBLISHED", published)
+    monkeypatch.setattr(times, "UNIT", 0.05)
     monkeypatch.setattr(sys, "argv", ["coup_times.py", "images=2", "repeats=1", f"outputs={tmp_path}"])
-    coup_times.main()
+    times.main()
     page = capsys.readouterr().out
     assert "| coup |" in page
     assert "3.894" in page, "the published seconds of COUP at 0.05"
@@ -31,21 +27,21 @@ def test_a_table_and_a_figure_with_the_depths_that_exist_here(tmp_path, monkeypa
 def test_counts_that_are_none_are_refused_in_one_line(argument, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["coup_times.py", argument])
     with pytest.raises(ValueError, match=rf"^{argument.split('=')[0]}=.* whole number"):
-        coup_times.main()
+        times.main()
 
 
 def test_an_argument_that_is_no_setting_is_refused(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["coup_times.py", "images=1", "repeats=1", "--device", "cuda"])
     with pytest.raises(ValueError, match=r"^--device is no key=value"):
-        coup_times.main()
+        times.main()
 
 
 @pytest.mark.parametrize("gradient", [[], ["--gradient"]])
 def test_growth_is_measured_by_purifier_and_rows_of_a_pass(gradient, monkeypatch, capsys):
-    monkeypatch.setattr(coup_growth, "SIZES", (2, 3))
+    monkeypatch.setattr(growth, "SIZES", (2, 3))
     given = ["1", "--purifiers", "coup_unguided,coup", "--rows", "2", "8", *gradient]
     monkeypatch.setattr(sys, "argv", ["coup_growth.py", *given])
-    coup_growth.main()
+    growth.main()
     lines = [line.split("|") for line in capsys.readouterr().out.splitlines()[2:]]
     assert [(line[1].strip(), line[2].strip()) for line in lines] == [
         ("coup_unguided", "2"),

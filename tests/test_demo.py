@@ -19,7 +19,7 @@ def test_the_lesson_reads_the_tables_numbers():
 
 
 def test_every_row_of_the_demo_is_an_experiment_and_the_pictured_ones_are_rows():
-    from lgap_bench.run import CONF
+    from lgap_bench import CONF
 
     assert {file.stem for file in (CONF / "experiment" / "demo").glob("*.yaml")} == set(ROWS)
     assert set(PICTURED) <= set(ROWS)

@@ -57,9 +57,9 @@ def test_no_member_does_more_damage_than_the_ensemble(size, purifier, toy):
     found = Ensemble({"weak": WEAK, "strong": STRONG, "still": Still()})(problem)
     problem.threat.check(found, problem.x, problem.ids, "ensemble")
     noise = problem.stream("select").draws(10 if problem.view.randomized else 1, 0, -4)
-    worst = select.damage(problem, found, noise)
+    worst = select.wrongness(problem, found, noise)
     for member in (WEAK, STRONG):
-        assert (worst >= select.damage(problem, member(problem), noise)).all()
+        assert (worst >= select.wrongness(problem, member(problem), noise)).all()
     assert (problem.published["found_by_strong"].float().mean()) > 0.5
     assert sum(flags.int() for flags in problem.published.values()).tolist() == [1] * size
 
@@ -93,7 +93,7 @@ def test_members_are_judged_on_draws_that_none_of_them_saw(toy, monkeypatch):
     purifier = Counting(randomized=True)
     problem = toy(3, purifier)
     judged: list[int] = []
-    plain = select.damage
+    plain = select.wrongness
 
     def told(problem, x, noise):
         judged.extend(noise.keys)
@@ -111,7 +111,7 @@ def test_members_are_judged_on_draws_that_none_of_them_saw(toy, monkeypatch):
     for attack in members.values():
         attack(problem)
     own = set(seen)
-    monkeypatch.setattr(select, "damage", told)
+    monkeypatch.setattr(select, "wrongness", told)
     Ensemble(members)(problem)
     used = judged[-3 * 10 :]  # the last comparison is the ensemble's own
     assert len(set(used)) == 30

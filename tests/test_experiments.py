@@ -3,12 +3,12 @@
 import pytest
 import yaml
 from cells import lgap_bench
-from hydra import compose, initialize_config_dir
 from test_presets import shortened
 
 from lgap_bench import CONF
-from lgap_bench.cell import resolve
-from lgap_bench.dry import dry
+from lgap_bench.cell.compose import composed, resolved
+from lgap_bench.cell.config import resolve
+from lgap_bench.cell.dry import dry
 from lgap_bench.run import run_cell
 
 EXPERIMENTS = sorted(
@@ -20,16 +20,10 @@ SWEPT, SEVERAL = ("sweep", "compare", "curve"), ("worst_of", "worse_of")
 FEW = {"steps": 1, "n_iter": 2, "n_queries": 5, "draws": 2, "restarts": 1, "confirm_draws": 2, "select_draws": 2}
 
 
-def composed(*overrides):
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose("config", list(overrides), return_hydra_config=True)
-
-
 @pytest.mark.parametrize("name", PAPERS)
 def test_every_experiment_passes_a_dry_check_at_paper_scale_without_weights(name):
-    cfg = composed(f"experiment={name}")
-    cell = resolve(cfg, cfg.hydra.runtime.choices)
-    assert cell["dataset_name"] != "digits"
+    cell = resolved([f"experiment={name}"])
+    assert cell.names.dataset != "digits"
     text = dry(cell)
     assert text.startswith(f"{name}: ")
     assert "data" in text.split("missing here")[1], "the paper's images are not here, and it says so"
@@ -51,15 +45,15 @@ def test_every_experiment_runs_in_miniature(name, tmp_path_factory):
         "threads=1",
         f"outputs={outputs}",
     ]
-    plain = composed(*common)
+    plain = composed([*common])
     common += shortened(plain.attack, few=FEW)
     common += [f"finetune.{key}" for key in ("n=40", "epochs=1", "batch=20") if plain.finetune.images]
     common += [f"train.{key}" for key in ("n=40", "epochs=1") if plain.train.images]
-    cfg = composed(*common)
-    record = run_cell(cfg, cfg.hydra.runtime.choices, common, quiet=True)
+    cfg = composed([*common])
+    record = run_cell(cfg, cfg.hydra.runtime.choices, common)
     assert record.summary()["status"] == "complete"
-    assert record.summary()["dataset_name"] == "digits"
-    assert name in {asker["experiment"] for asker in record.askers()}
+    assert record.summary().names.dataset == "digits"
+    assert name in {asker["experiment"] for asker in record.requests()}
 
 
 def rows(file):
@@ -140,6 +134,6 @@ def test_a_sweep_over_a_folder_that_does_not_exist_is_one_line(tmp_path):
     ],
 )
 def test_a_dry_check_refuses_what_could_not_work(overrides, named):
-    cfg = composed(*overrides)
+    cfg = composed([*overrides])
     with pytest.raises(ValueError, match=f"^{named}.*$"):
         dry(resolve(cfg, cfg.hydra.runtime.choices))

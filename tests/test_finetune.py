@@ -7,11 +7,10 @@ import sys
 import numpy as np
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from safetensors.torch import load_file
 from torch import nn
 
-from lgap_bench import CONF
+from lgap_bench.cell.compose import composed
 from lgap_bench.dataset.digits import digits
 from lgap_bench.finetune.fit import fit
 from lgap_bench.finetune.images import Images, purified
@@ -36,14 +35,9 @@ def silent(line: str) -> None:
     """Where training reports to in these tests."""
 
 
-def composed(*overrides):
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose("config", list(overrides), return_hydra_config=True)
-
-
 def run(*overrides):
-    cfg = composed(*QUICK, *overrides)
-    return run_cell(cfg, cfg.hydra.runtime.choices, quiet=True)
+    cfg = composed([*QUICK, *overrides])
+    return run_cell(cfg, cfg.hydra.runtime.choices)
 
 
 class Toy(nn.Module):

@@ -4,15 +4,15 @@ import json
 
 import pytest
 from cells import lgap_bench
-from test_finetune import composed
 
-from lgap_bench.cell import at_split, identity, resolve, stage_identity
+from lgap_bench.cell.compose import composed, resolved
+from lgap_bench.cell.config import resolve
+from lgap_bench.cell.identity import at_split, identity, stage_identity
 
 
 def test_identities_follow_what_the_weights_depend_on():
     def ids(*overrides):
-        cfg = composed("purifier=lgap", "finetune=lgap", *overrides)
-        cell = resolve(cfg, cfg.hydra.runtime.choices)
+        cell = resolved(["purifier=lgap", "finetune=lgap", *overrides])
         stages = [stage_identity(cell, name, "cpu") for name in ("finetune", "purified")]
         return [json.dumps(part, sort_keys=True) for part in (*stages, identity(cell, "cpu"))]
 
@@ -36,8 +36,7 @@ def test_identities_follow_what_the_weights_depend_on():
 
 def test_training_from_scratch_does_not_hang_on_what_it_does_not_use():
     def id_(*overrides):
-        cfg = composed("classifier=digits/scratch", "train=digits/adp", *overrides)
-        cell = resolve(cfg, cfg.hydra.runtime.choices)
+        cell = resolved(["classifier=digits/scratch", "train=digits/adp", *overrides])
         return json.dumps(stage_identity(cell, "train", "cpu"), sort_keys=True)
 
     for same in (
@@ -54,16 +53,16 @@ def test_training_from_scratch_does_not_hang_on_what_it_does_not_use():
 
 def test_the_captions_oracle_reads_for_evaluation_do_not_retrain():
     def id_(split):
-        cfg = composed("captioner=oracle", "finetune=lgap", f"dataset.split={split}")
+        cfg = composed(["captioner=oracle", "finetune=lgap", f"dataset.split={split}"])
         return json.dumps(stage_identity(resolve(cfg, cfg.hydra.runtime.choices), "finetune", "cpu"), sort_keys=True)
 
     assert id_("test") == id_("validation")
 
 
 def test_a_caption_source_that_reads_labels_reads_those_of_the_split_it_is_used_on():
-    cell = resolve((cfg := composed("captioner=oracle")), cfg.hydra.runtime.choices)
-    assert at_split(cell["purifier"], "train")["captioner"]["dataset"]["split"] == "train"
-    assert cell["purifier"]["captioner"]["dataset"]["split"] == "test"
+    cell = resolve((cfg := composed(["captioner=oracle"])), cfg.hydra.runtime.choices)
+    assert at_split(cell.purifier, "train")["captioner"]["dataset"]["split"] == "train"
+    assert cell.purifier["captioner"]["dataset"]["split"] == "test"
 
 
 REFUSED = [

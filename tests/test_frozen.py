@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hydra import compose, initialize_config_dir
 
-from lgap_bench.cell import NUMERICS_VERSION
-from lgap_bench.run import CONF, run_cell
+from lgap_bench.cell.compose import composed
+from lgap_bench.cell.identity import NUMERICS_VERSION
+from lgap_bench.run import run_cell
 
 FROZEN = Path(__file__).parent / "frozen_cells.json"
 CELLS = (("lgap", "bpda"), ("lgap", "full_joint"), ("coup", "full"), ("diffpure", "apgd_ce"), ("gdmp", "bpda"))
@@ -24,9 +24,8 @@ def measure(outputs: Path) -> dict:
     for purifier, attack in CELLS:
         overrides = [f"attack={attack}", f"purifier={purifier}", "threat.eps=32/255", "n=6", "chunk=4", "score_draws=3",
                      STEPS.get(attack, "attack.steps=3"), "threads=1", "device=cpu", f"outputs={outputs}"]  # fmt: skip
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            cfg = compose("config", overrides, return_hydra_config=True)
-        samples = run_cell(cfg, cfg.hydra.runtime.choices, quiet=True).samples()
+        cfg = composed(overrides)
+        samples = run_cell(cfg, cfg.hydra.runtime.choices).samples()
         keys = ("id", "clean_margin", "attacked_margin", "clean_caption", "attacked_caption")
         cells[f"{purifier} {attack}"] = {key: samples[key] for key in keys if key in samples}
     return {"numerics_version": NUMERICS_VERSION, "cells": cells}

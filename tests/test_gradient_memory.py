@@ -6,9 +6,9 @@ import torch
 from test_gradients import lgap
 from torch import Tensor
 
-from lgap_bench.attack import loss as losses
 from lgap_bench.attack.problem import estimate
 from lgap_bench.noise import Noise
+from lgap_bench.task import loss as losses
 
 
 def saved_bytes(prior, gib: float | None, steps: int, x: Tensor, noise: Noise) -> int:

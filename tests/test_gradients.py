@@ -13,16 +13,16 @@ import torch
 from conftest import CAPTIONS
 from torch import Tensor, nn
 
-from lgap_bench.attack import loss as losses
 from lgap_bench.attack.problem import Problem, estimate
 from lgap_bench.attack.threat import Threat
-from lgap_bench.attack.view import Blind, Bpda, Caption, Full, slices
+from lgap_bench.attack.view import Blind, Bpda, Caption, Full
 from lgap_bench.captioner.text import Fixed
 from lgap_bench.classifier.wide_resnet import WideResNet
-from lgap_bench.defense import Defense
+from lgap_bench.defense import Defense, passes
 from lgap_bench.noise import Noise
 from lgap_bench.purifier.lgap import LGAP
 from lgap_bench.purifier.memory import Memory
+from lgap_bench.task import loss as losses
 
 LOSSES = [losses.cross_entropy, losses.margin, losses.dlr]
 
@@ -267,4 +267,4 @@ def test_losses_by_hand(name):
 
 @pytest.mark.parametrize("rows, most, pieces", [(5, 2, [(0, 2), (2, 4), (4, 5)]), (3, 512, [(0, 3)]), (0, 4, [])])
 def test_rows_are_cut_without_gap_or_overlap(rows, most, pieces):
-    assert slices(rows, most) == pieces
+    assert passes(rows, most) == pieces

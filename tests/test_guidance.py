@@ -9,10 +9,10 @@ import torch
 from pixels import noise_of, tiny
 from torch import Tensor, nn
 
+from lgap_bench.prior.schedule import Step
 from lgap_bench.purifier.diffpure import DiffPure
 from lgap_bench.purifier.guidance import ClassifierConfidence, Distance, ssim
 from lgap_bench.purifier.sampler import ReverseSDE, clean
-from lgap_bench.purifier.schedule import Step
 
 STEP = Step(0, 199.0, 0.64, 0.7, 0.2, 0.05)  # sqrt(a_t) = 0.8, sqrt(1 - a_t) = 0.6
 PIXELS = 3 * 8 * 8

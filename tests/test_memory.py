@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from torch import Tensor, nn
 
 from lgap_bench.captioner.text import Fixed
-from lgap_bench.cell import identity, resolve
+from lgap_bench.cell.compose import resolved
+from lgap_bench.cell.identity import identity
 from lgap_bench.noise import Noise, streams
 from lgap_bench.prior.pixel import PixelPrior
 from lgap_bench.purifier.base import Purifier
@@ -22,7 +22,6 @@ from lgap_bench.purifier.lgap import LGAP
 from lgap_bench.purifier.likelihood import LikelihoodMax
 from lgap_bench.purifier.memory import GIB, Memory, held, recomputed
 from lgap_bench.purifier.sampler import DDIM, ReverseSDE
-from lgap_bench.run import CONF
 
 STEPS = 8
 SIDE = 8
@@ -210,10 +209,8 @@ def test_a_tensor_that_is_not_the_input_gets_its_gradient_where_it_is_said_to_be
 @pytest.mark.parametrize("purifier", ["lgap", "diffpure", "likelihood_max"])
 def test_the_budget_reaches_the_purifier_and_is_no_part_of_the_identity(purifier):
     def named(given: str) -> tuple[str, Any]:
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            cfg = compose("config", [f"purifier={purifier}", given], return_hydra_config=True)
-        cell = resolve(cfg, cfg.hydra.runtime.choices)
-        return json.dumps(identity(cell, "cpu"), sort_keys=True), cell["purifier"]["prior"]["memory"]
+        cell = resolved([f"purifier={purifier}", given])
+        return json.dumps(identity(cell, "cpu"), sort_keys=True), cell.purifier["prior"]["memory"]
 
     (all_kept, null), (budgeted, half) = named("prior.memory=null"), named("prior.memory=0.5")
     assert all_kept == budgeted

@@ -9,9 +9,9 @@ from diffusers import DDPMScheduler, UNet2DModel
 from goldens import TINY_ADM, TINY_DDPMPP, empty, golden, network, state, training_state
 from safetensors.torch import save_file
 
-from lgap_bench.errors import is_users
 from lgap_bench.prior import convert, ddpmpp
 from lgap_bench.prior.ddpmpp import WEIGHTS, DDPMpp, from_folder
+from lgap_bench.runtime.errors import is_users
 
 KINDS = ("ncsnpp", "adm")
 

@@ -7,22 +7,23 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from hydra import compose, initialize_config_dir
 from PIL import Image
 from torch import nn
 
 from lgap_bench import CONF
 from lgap_bench.attack.pgd import PGD
 from lgap_bench.attack.threat import Threat
-from lgap_bench.cell import identity, record_id, resolve
+from lgap_bench.cell.compose import composed
+from lgap_bench.cell.config import resolve
+from lgap_bench.cell.identity import identity, record_id
 from lgap_bench.classifier import robustbench, torchvision, wide_resnet
 from lgap_bench.dataset.cifar import TEST_IDS, cifar, indices
 from lgap_bench.dataset.imagenet import imagenet
-from lgap_bench.errors import is_users, sentence
 from lgap_bench.metric.caption import names_label
 from lgap_bench.noise import streams
 from lgap_bench.purifier.base import Purifier
 from lgap_bench.purifier.lgap import LGAP, _released_range
+from lgap_bench.runtime.errors import is_users, sentence
 
 TEN = tuple("abcdefghij")
 
@@ -237,8 +238,7 @@ def test_the_unrelated_sentence_names_no_class(name):
 
 def test_a_defect_that_depends_on_an_images_place_in_a_pass_is_another_cell_for_other_passes():
     def id_of(*overrides: str) -> str:
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            cfg = compose("config", ["purifier=lgap", *overrides], return_hydra_config=True)
+        cfg = composed(["purifier=lgap", *overrides])
         return record_id(identity(resolve(cfg, cfg.hydra.runtime.choices), "cpu"))
 
     released = "purifier.as_released=true"

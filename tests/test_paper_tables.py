@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from cells import lgap_bench
 
-from lgap_bench.cell import NUMERICS_VERSION
+from lgap_bench.cell.identity import NUMERICS_VERSION
 from lgap_bench.record import Record
 from lgap_bench.report import paper
 from lgap_bench.report.language import attacks_of, figure, sweep
@@ -42,7 +42,8 @@ def record(
     attack=None,
     **more,
 ):
-    from lgap_bench.evaluate import summarise
+    from lgap_bench.evaluate.summary import summarise
+    from lgap_bench.task.single_label import SINGLE_LABEL
 
     made = Record(outputs / "records" / f"{name}-{seed}")
     n = next((int(text[2:]) for text in overrides if text.startswith("n=")), 64)
@@ -53,9 +54,9 @@ def record(
     facts = {"id": made.folder.name, "n": N, "seed": seed, "norm": "linf", "eps": "8/255", "view": "full", "stages": {},
              "classes": ["zero", "one"], "purifier_name": "lgap", "classifier_name": "digits/standard", "attack_name": name,
              "view_name": "full", "dataset_name": "digits", "captioner_name": None, "threat_name": "digits/linf"}  # fmt: skip
-    made.finish(chunks, {**facts, **summarise(chunks)}, {"seconds": 1.0})
+    made.finish(chunks, {**facts, **summarise(chunks, SINGLE_LABEL)}, {"seconds": 1.0})
     if experiment:
-        made.asked(experiment, list(overrides))
+        made.request(experiment, list(overrides))
     return made
 
 
@@ -91,8 +92,8 @@ def test_published_values_stand_beside_measured_ones_and_seeds_are_merged(tmp_pa
 
 def test_a_cell_asked_for_twice_counts_once(tmp_path):
     made = record(tmp_path, "pgd", ALL, [0] * N, 0, "lgap/table1/lgap", ["threads=1"])
-    made.asked("lgap/table1/lgap", ["threads=2", "outputs=x"])
-    made.asked("lgap/table1/lgap", ["attack.steps=40"])  # the default, said aloud
+    made.request("lgap/table1/lgap", ["threads=2", "outputs=x"])
+    made.request("lgap/table1/lgap", ["attack.steps=40"])  # the default, said aloud
     (line,) = lines(tmp_path, "LGAP")
     assert (line["seeds"], line["differs"]) == (1, None)
 
@@ -120,7 +121,7 @@ def test_training_seeds_have_a_spread_of_their_own(tmp_path, more):
             tmp_path, f"s{seed}", right, [0] * N, 0, "lgap/table1/lgap", overrides, finetune_seed=seed, attack="pgd"
         )
         if seed == 0:
-            made.asked("lgap/table1/lgap", [*more, "finetune.seed=0"])  # said aloud as well: still one training
+            made.request("lgap/table1/lgap", [*more, "finetune.seed=0"])  # said aloud as well: still one training
     *single, spread = lines(tmp_path, "LGAP")
     assert len(single) == 3
     assert spread["robust"] == 50
@@ -199,7 +200,7 @@ def test_the_command_prints_exports_and_refuses(tmp_path):
 
 def test_a_record_tells_who_asked(tmp_path):
     made = record(tmp_path, "pgd", ALL, [0] * N, 0, "lgap/table1/lgap", ["seed=0"])
-    made.asked("lgap/table1/lgap", ["seed=0"])
+    made.request("lgap/table1/lgap", ["seed=0"])
     assert made.askers() == [{"experiment": "lgap/table1/lgap", "overrides": ["seed=0"]}]
     assert len(list((made.folder / "asked").iterdir())) == 1
     assert json.loads(next((made.folder / "asked").iterdir()).read_text())["experiment"] == "lgap/table1/lgap"

@@ -7,15 +7,15 @@ import torch
 from conftest import CAPTIONS
 from torch import Tensor, nn
 
-from lgap_bench.attack import loss as losses
 from lgap_bench.attack.pgd import PGD
-from lgap_bench.attack.select import damage
+from lgap_bench.attack.select import wrongness
 from lgap_bench.attack.threat import Threat
 from lgap_bench.attack.view import Blind, Bpda, Caption
 from lgap_bench.captioner.text import Fixed
 from lgap_bench.noise import Noise
 from lgap_bench.purifier.base import Purifier
 from lgap_bench.purifier.lgap import LGAP
+from lgap_bench.task import loss as losses
 
 LINF, L2 = Threat("linf", 8 / 255), Threat("l2", 0.5)
 
@@ -181,7 +181,7 @@ def test_a_restart_never_makes_it_weaker(purifier, images, smooth, make_problem)
     harms = []
     for restarts in (1, 2, 5):
         found = PGD(2, "eps/2", restarts=restarts, draws=2)(problem)
-        harms.append(damage(problem, found, problem.stream("select").draws(4, 0, -2)))
+        harms.append(wrongness(problem, found, problem.stream("select").draws(4, 0, -2)))
     assert (harms[1] >= harms[0]).all()
     assert (harms[2] >= harms[1]).all()
     assert (harms[2] > harms[0]).any(), "restarts change nothing: the test shows nothing"

@@ -2,14 +2,14 @@
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from torch import nn
 
-from lgap_bench import CONF
 from lgap_bench.attack.pgd import PGD
 from lgap_bench.attack.threat import Threat
-from lgap_bench.cell import part, resolve
-from lgap_bench.check import check
+from lgap_bench.cell.check import check
+from lgap_bench.cell.compose import composed
+from lgap_bench.cell.config import resolve
+from lgap_bench.cell.instantiate import instantiate
 from lgap_bench.purifier.base import Purifier
 
 
@@ -90,13 +90,12 @@ def test_frozen_noise_climbs_one_function_where_fresh_noise_wanders(count, make_
 
 def test_fresh_is_the_default_and_anything_else_is_refused():
     def cell(*overrides):
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            cfg = compose("config", list(overrides), return_hydra_config=True)
+        cfg = composed(overrides)
         return resolve(cfg, cfg.hydra.runtime.choices)
 
     assert PGD(1, 0.1).noise == "fresh"
-    assert part(cell("attack=full")["attack"]).noise == "fresh"
-    assert part(cell("attack=full", "attack.noise=fixed")["attack"]).noise == "fixed"
+    assert instantiate(cell("attack=full").attack).noise == "fresh"
+    assert instantiate(cell("attack=full", "attack.noise=fixed").attack).noise == "fixed"
     with pytest.raises(ValueError, match=r"attack.noise=frozen is not in fresh \| fixed"):
         check(cell("attack=full", "attack.noise=frozen"))
     with pytest.raises(ValueError, match="use one of fresh, fixed"):

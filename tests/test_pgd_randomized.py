@@ -8,7 +8,7 @@ from test_pgd import Counting, Jitter, Mean, Valley, zeros
 from torch import Tensor
 
 from lgap_bench.attack.pgd import PGD
-from lgap_bench.attack.select import damage
+from lgap_bench.attack.select import wrongness
 from lgap_bench.attack.threat import Threat
 from lgap_bench.attack.view import Blind
 from lgap_bench.noise import Noise
@@ -119,7 +119,7 @@ def test_between_best_and_last_select_draws_decide(images, make_problem):
     problem = make_problem(Valley(), x, threat=Threat("linf", 0.1), purifier=Jitter())
     last, best = (PGD(5, 0.04, start="zero", keep=keep)(problem) for keep in ("last", "best"))
     noise = problem.stream("select").draws(4, 0)
-    harm = [damage(problem, each, noise) for each in (last, best)]
+    harm = [wrongness(problem, each, noise) for each in (last, best)]
     assert (harm[1] >= harm[0]).all()
     kept_last = (best == last).flatten(1).all(1)
     assert kept_last.any(), "the last iterate is never chosen: the test shows nothing"

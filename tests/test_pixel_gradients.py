@@ -14,7 +14,6 @@ import torch
 from pixels import KEEP, noise_of, tiny
 from torch import Tensor, nn
 
-from lgap_bench.attack import loss as losses
 from lgap_bench.attack.autoattack import _Logits
 from lgap_bench.attack.module import ViewModule
 from lgap_bench.attack.problem import Problem
@@ -29,6 +28,7 @@ from lgap_bench.purifier.lgap import LGAP
 from lgap_bench.purifier.likelihood import LikelihoodMax
 from lgap_bench.purifier.memory import Memory
 from lgap_bench.purifier.sampler import DDIM, DDPM, ProbabilityFlow, ReverseSDE
+from lgap_bench.task import loss as losses
 
 SDE, FLOW, DDPM_STEPS, DDIM_STEPS = ReverseSDE(0.01), ProbabilityFlow(0.01), DDPM(clip=False, calls=2), DDIM(2)
 

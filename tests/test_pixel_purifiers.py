@@ -6,13 +6,12 @@ from typing import Any
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from pixels import noise_of, tiny
 from torch import nn
 
-from lgap_bench import CONF
-from lgap_bench.cell import build, resolve
-from lgap_bench.check import check
+from lgap_bench.build import build
+from lgap_bench.cell.check import check
+from lgap_bench.cell.compose import composed, resolved
 from lgap_bench.defense import Defense
 from lgap_bench.purifier.diffpure import DiffPure
 from lgap_bench.purifier.guidance import ClassifierConfidence, Distance
@@ -118,11 +117,10 @@ def test_the_same_cell_twice_is_the_same_bytes(name, tmp_path):
     found = []
     for place in ("first", "second"):
         torch.manual_seed(len(found))
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            few = ["n=2", "chunk=2", "score_draws=2", "attack.steps=1", "attack.draws=2", "attack.select_draws=1"]
-            parts = [f"outputs={tmp_path / place}", f"purifier={name}", "attack=full", "attack.confirm_draws=0"]
-            cfg = compose("config", [*parts, *few], return_hydra_config=True)
-        record = run_cell(cfg, cfg.hydra.runtime.choices, quiet=True)
+        few = ["n=2", "chunk=2", "score_draws=2", "attack.steps=1", "attack.draws=2", "attack.select_draws=1"]
+        parts = [f"outputs={tmp_path / place}", f"purifier={name}", "attack=full", "attack.confirm_draws=0"]
+        cfg = composed([*parts, *few])
+        record = run_cell(cfg, cfg.hydra.runtime.choices)
         found.append((record.folder.name, (record.folder / "samples.parquet").read_bytes()))
     assert found[0] == found[1]
 
@@ -131,9 +129,7 @@ def test_guidance_asks_the_classifier_that_the_cell_trains(monkeypatch):
     """COUP on CIFAR-100 has no published classifier: the guidance must not ask an untrained network."""
     monkeypatch.setattr("lgap_bench.finetune.stage.trained", lambda cell, classifier, *_: classifier)
     chosen = ["experiment=coup/cifar100/likelihood_max_guided", "dataset=digits"]
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose("config", chosen, return_hydra_config=True)
-    cell = resolve(cfg, cfg.hydra.runtime.choices)
+    cell = resolved(chosen)
     check(cell)
     defense = build(cell, "cpu", "cpu").defense
     assert defense.purifier.guidance.classifier is defense.classifier

@@ -1,10 +1,12 @@
 """Every attack preset, every purifier and every caption source runs a real cell in miniature."""
 
 import pytest
-from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from lgap_bench.run import CONF, run_cell
+from lgap_bench import CONF
+from lgap_bench.cell.about import about
+from lgap_bench.cell.compose import composed
+from lgap_bench.run import run_cell
 
 ATTACKS = sorted(file.stem for file in (CONF / "attack").glob("*.yaml"))
 # As few steps as still take every path of the code; presets differ in the keys they have.
@@ -13,11 +15,10 @@ FEW = {"steps": 2, "n_iter": 3, "n_queries": 10, "draws": 2, "restarts": 2, "con
 
 def run(outputs, *overrides):
     common = ["n=3", "chunk=2", "score_draws=2", "threads=1", "device=cpu", f"outputs={outputs}", *overrides]
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        plain = compose("config", common, return_hydra_config=True)
-        common += ["threat=digits/l2"] if plain.attack.get("needs", {}).get("norm") == "l2" else []
-        cfg = compose("config", [*common, *shortened(plain.attack)], return_hydra_config=True)
-    return run_cell(cfg, cfg.hydra.runtime.choices, quiet=True)
+    plain = composed(common)
+    common += ["threat=digits/l2"] if about(plain.attack, "needs", {}).get("norm") == "l2" else []
+    cfg = composed([*common, *shortened(plain.attack)])
+    return run_cell(cfg, cfg.hydra.runtime.choices)
 
 
 def shortened(node, path="attack", few=FEW):
@@ -25,7 +26,7 @@ def shortened(node, path="attack", few=FEW):
     for key, child in node.items():
         if key in few:
             yield f"{path}.{key}={few[key]}"
-        elif OmegaConf.is_dict(child) and key not in ("limits", "whole"):
+        elif OmegaConf.is_dict(child) and key != "_about_":
             yield from shortened(child, f"{path}.{key}", few)
 
 
@@ -57,7 +58,7 @@ def test_every_attack_runs_against_lgap_and_shows_its_view(tmp_path, attack):
 
 @pytest.mark.parametrize("attack", ["autoattack_standard", "apgd_ce"])
 def test_the_librarys_attacks_run_blind_and_on_an_undefended_classifier(tmp_path, attack):
-    assert run(tmp_path / "a", f"attack={attack}", "view=blind").summary()["view_name"] == "blind"
+    assert run(tmp_path / "a", f"attack={attack}", "view=blind").summary().names.view == "blind"
     assert run(tmp_path / "b", f"attack={attack}", "purifier=none").summary()["robust"]["mean"] <= 67
 
 
@@ -85,4 +86,4 @@ def test_every_caption_source_says_what_it_should(tmp_path, captioner, says):
     named = {"oracle": True, "wrong": False, "empty": False, "fixed": False}
     if captioner in named:
         assert set(samples["clean_caption_label"]) == {named[captioner]}
-    assert record.summary()["captioner_name"] == captioner
+    assert record.summary().names.captioner == captioner

@@ -8,10 +8,12 @@ import time
 
 import numpy as np
 import pytest
-from cells import SMALL, lgap_bench, only_record, summary
+from cells import SMALL, identified, lgap_bench, only_record, summary
 
+from lgap_bench.cell.compose import resolved
 from lgap_bench.record import Record, records
 from lgap_bench.report.table import grouped, merge
+from lgap_bench.runtime.device import CPU
 
 CELL = ["run", "purifier=lgap", "attack=bpda", "n=12", *SMALL[1:], "attack.steps=3"]
 
@@ -84,14 +86,7 @@ def test_seeds_make_separate_records_that_merge_into_one_row(tmp_path):
 
 def test_identity_counts_what_changes_numbers_and_nothing_else(tmp_path):
     def identify(*overrides: str) -> str:
-        code = (
-            "import sys, json\nfrom hydra import compose, initialize_config_dir\n"
-            "from lgap_bench.run import CONF\nfrom lgap_bench.cell import identity, record_id, resolve\n"
-            "with initialize_config_dir(str(CONF), version_base='1.3'):\n"
-            f"  cfg = compose('config', {list(overrides)!r}, return_hydra_config=True)\n"
-            "print(record_id(identity(resolve(cfg, cfg.hydra.runtime.choices), 'cpu')))"
-        )
-        return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+        return identified(overrides)["cell"]
 
     base = identify()
     for same in (["outputs=elsewhere"], ["threads=1"], ["max_rows=8"], ["keep_images=true"]):
@@ -106,8 +101,9 @@ def test_identity_counts_what_changes_numbers_and_nothing_else(tmp_path):
 def test_a_failing_gradient_is_a_recorded_state_and_never_robust(tmp_path):
     import torch
 
-    from lgap_bench.cell import Parts
-    from lgap_bench.evaluate import evaluate, summarise
+    from lgap_bench.build import Parts
+    from lgap_bench.evaluate.loop import evaluate
+    from lgap_bench.evaluate.summary import summarise
 
     class Explodes:
         def __call__(self, problem):
@@ -128,12 +124,11 @@ def test_a_failing_gradient_is_a_recorded_state_and_never_robust(tmp_path):
 
     data = DataSet("toy", "test", torch.ones(4, 3, 2, 2), torch.zeros(4).long(), torch.arange(4), ("a", "b"), "{label}")
     defense = Defense(Purifier(), Mean())
-    cell = {"n": 4, "chunk": 4, "dtype": "float32", "seed": 0, "attack_name": "toy", "score_draws": 1, "max_rows": 8,
-            "keep_images": False, "dataset_name": "toy", "classifier_name": "toy"}  # fmt: skip
+    cell = resolved(["purifier=none", "attack=pgd", "n=4", "chunk=4", "score_draws=1", "max_rows=8"])
     record = Record(tmp_path)
-    record.begin(cell, {})
+    record.begin(cell.plain(), {})
     parts = Parts(data, defense, Explodes(), Full(defense), Threat("linf", 0.1))
-    result = summarise(evaluate(parts, cell, record, "cpu", lambda *a: None))
+    result = summarise(evaluate(parts, cell, record, CPU), data.task)
     assert result["failed"] == 1
     assert result["status"] == "partial"
     assert result["robust"]["mean"] == 100.0

@@ -9,10 +9,10 @@ import pytest
 import torch
 from pixels import ExactPrior, affine, betas, noise_of, propagate, tiny
 
-from lgap_bench.purifier import schedule
+from lgap_bench.prior import schedule
+from lgap_bench.prior.schedule import END, Step
 from lgap_bench.purifier.diffusion import reverse, states
 from lgap_bench.purifier.sampler import DDIM, DDPM, ProbabilityFlow, ReverseSDE, clean
-from lgap_bench.purifier.schedule import END, Step
 
 A_END = schedule.alpha(END)
 

@@ -8,15 +8,17 @@ import pytest
 import torch
 import torchvision.datasets
 import yaml
-from hydra import compose, initialize_config_dir
 
 from lgap_bench import CONF
 from lgap_bench.captioner.text import Oracle
-from lgap_bench.cell import at_split, part, resolve, stage_identity
-from lgap_bench.check import check
+from lgap_bench.cell.check import check
+from lgap_bench.cell.compose import composed
+from lgap_bench.cell.config import resolve
+from lgap_bench.cell.dry import dry
+from lgap_bench.cell.identity import at_split, stage_identity
+from lgap_bench.cell.instantiate import instantiate
 from lgap_bench.dataset.cifar import TEST_IDS
 from lgap_bench.dataset.subset import entries, sample_ids
-from lgap_bench.dry import dry
 from lgap_bench.noise import streams
 
 # name -> entries, distinct images, first and last indices, SHA-256 of the indices: a change of any is another subset.
@@ -34,8 +36,7 @@ def held(name):
 
 
 def cell(*overrides):
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose("config", list(overrides), return_hydra_config=True)
+    cfg = composed(overrides)
     return resolve(cfg, cfg.hydra.runtime.choices)
 
 
@@ -103,22 +104,22 @@ def test_the_loader_hands_out_these_images(name, dataset, official):
     train = ["train=cifar100/adp"] if dataset == "cifar100" else []
     composed = cell(f"dataset={dataset}", f"subset={dataset}/{name}", "purifier=none", "attack=none", *train)
     check(composed)
-    data, index = part(composed["dataset"]), entries(**held(name)["subset"])
-    assert composed["n"] == len(data) == FACTS[name][0]
+    data, index = instantiate(composed.dataset), entries(**held(name)["subset"])
+    assert composed.n == len(data) == FACTS[name][0]
     assert numbers(data.images) == index.tolist()
     assert data.labels.tolist() == (index % 10).tolist()
     assert data.ids.tolist() == (TEST_IDS + sample_ids(index)).tolist()
 
 
 def test_without_a_subset_the_test_images_and_their_ids_are_what_they_were(official):
-    data = part(cell("dataset=cifar10")["dataset"])
+    data = instantiate(cell("dataset=cifar10").dataset)
     assert numbers(data.images) == list(range(10_000))
     assert data.ids.tolist() == list(range(TEST_IDS, TEST_IDS + 10_000))
 
 
 def test_a_caption_source_that_reads_labels_knows_every_entry(official):
     composed = cifar10("diffpure_8x64")
-    data = part(composed["dataset"])
+    data = instantiate(composed.dataset)
     oracle = Oracle(data)
     noise = streams(0, data.ids.tolist())["score"].draws()
     assert oracle(data.images, noise) == [data.true_caption(label) for label in data.labels.tolist()]
@@ -128,12 +129,12 @@ def test_name_and_hash_stand_in_the_config_and_a_subset_never_retrains_a_classif
     plain, coup = cell("dataset=cifar10", "classifier=cifar10/scratch", "train=cifar10/adp"), cell(
         "dataset=cifar10", "classifier=cifar10/scratch", "train=cifar10/adp", "subset=cifar10/coup_512"
     )  # fmt: skip
-    assert coup["dataset"]["subset"]["name"] == "coup_512"
-    assert coup["dataset"]["subset"]["sha256"] == FACTS["coup_512"][-1]
+    assert coup.dataset["subset"]["name"] == "coup_512"
+    assert coup.dataset["subset"]["sha256"] == FACTS["coup_512"][-1]
     assert coup["subset_name"] == "cifar10/coup_512"
-    assert plain["dataset"]["subset"] is None
+    assert plain.dataset["subset"] is None
     assert stage_identity(plain, "train", "cpu") == stage_identity(coup, "train", "cpu")
-    turned = at_split({"captioner": {"dataset": coup["dataset"]}}, "train")["captioner"]["dataset"]
+    turned = at_split({"captioner": {"dataset": coup.dataset}}, "train")["captioner"]["dataset"]
     assert (turned["split"], turned["subset"]) == ("train", None)
 
 
@@ -153,9 +154,9 @@ def test_an_experiment_names_its_subset_by_role_and_the_miniature_has_none(tmp_p
     common = ["experiment=mine/row", f"hydra.searchpath=[file://{tmp_path}]"]
     paper, miniature = cell(*common), cell(*common, "dataset=digits")
     assert "n = 512" in dry(paper)
-    assert paper["dataset"]["subset"]["name"] == "coup_512"
+    assert paper.dataset["subset"]["name"] == "coup_512"
     assert "missing here: nothing" in dry(miniature)
-    held, plain = miniature["dataset"], cell()["dataset"]
+    held, plain = miniature.dataset, cell().dataset
     assert {**held, "evaluated": 64} == plain, "the miniature's images and its identity are untouched"
     assert miniature["n"] == held["evaluated"] == 32, "only how many of them a row of COUP's takes is its own"
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lgap_bench.attack.threat import Threat
-from lgap_bench.fraction import fraction
+from lgap_bench.cell.values import fraction
 from lgap_bench.noise import Stream
 
 THREATS = [Threat("linf", 8 / 255), Threat("l2", 0.5)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lgap_bench.purifier.times import targets, timesteps
+from lgap_bench.prior.timesteps import targets, timesteps
 
 
 def diffusers_times(steps: int, strength: float, spacing: str, offset: int) -> tuple[list[int], list[int]]:

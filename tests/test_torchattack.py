@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 from toys import SIDE, Counting, Flicker, GradientKiller, Jitter, Linear, Poison, Shift
 
-from lgap_bench.attack.loss import margin
 from lgap_bench.attack.problem import Problem
 from lgap_bench.attack.random_noise import RandomNoise
 from lgap_bench.attack.threat import Threat
 from lgap_bench.attack.torchattack import CW, EOTPGD, AutoAttack, DeepFool, Square
 from lgap_bench.attack.view import Blind, Bpda, Full, Query, View
 from lgap_bench.purifier.base import Purifier
+from lgap_bench.task.loss import margin
 
 WIDE = {"linf": Threat("linf", 0.1), "l2": Threat("l2", 1.5)}
 # name -> attack with few steps, its norms, the views that make sense

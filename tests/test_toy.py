@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from lgap_bench.purifier.schedule import beta
-from lgap_bench.toy import (
+from lgap_bench.prior.schedule import beta
+from scripts.coup.toy import (
     WEIGHTS,
     Classifier,
     Mixture,

@@ -2,18 +2,18 @@
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 
-from lgap_bench import CONF
-from lgap_bench.cell import build, resolve
-from lgap_bench.check import check
+from lgap_bench.build import build
+from lgap_bench.cell.check import check
+from lgap_bench.cell.compose import composed
+from lgap_bench.cell.config import resolve
+from lgap_bench.runtime.device import CPU
 
 FEW = ["classifier=digits/scratch", "train=digits/adp", "train.n=40", "train.epochs=1", "attack=pgd"]
 
 
 def cell(*overrides):
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose("config", [*FEW, *overrides], return_hydra_config=True)
+    cfg = composed([*FEW, *overrides])
     return resolve(cfg, cfg.hydra.runtime.choices)
 
 
@@ -21,7 +21,7 @@ def cell(*overrides):
 def test_the_guide_has_the_trained_weights(purifier, tmp_path):
     made = cell(f"purifier={purifier}", f"outputs={tmp_path}")
     check(made)
-    defense = build(made, "cpu", "cpu", quiet=True).defense
+    defense = build(made, CPU).defense
     guide, classifier = defense.purifier.guidance.classifier.state_dict(), defense.classifier.state_dict()
     assert guide.keys() == classifier.keys()
     assert all(torch.equal(guide[key], classifier[key]) for key in guide)

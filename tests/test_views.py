@@ -12,10 +12,8 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from hydra import compose, initialize_config_dir
 from torch import Tensor, nn
 
-from lgap_bench.attack import loss as losses
 from lgap_bench.attack.adjoint import Adjoint, KeyedPath
 from lgap_bench.attack.detached import Detached
 from lgap_bench.attack.problem import Problem, estimate
@@ -23,17 +21,21 @@ from lgap_bench.attack.stand_in import agreement
 from lgap_bench.attack.surrogate import Surrogate
 from lgap_bench.attack.threat import Threat
 from lgap_bench.attack.view import Full
-from lgap_bench.cell import identity, resolve
-from lgap_bench.check import check, require_files
+from lgap_bench.cell.check import check, require_files
+from lgap_bench.cell.compose import composed
+from lgap_bench.cell.config import resolve
+from lgap_bench.cell.identity import identity
 from lgap_bench.defense import Defense
 from lgap_bench.noise import streams
+from lgap_bench.prior import schedule
 from lgap_bench.prior.pixel import PixelPrior
-from lgap_bench.purifier import schedule
 from lgap_bench.purifier.base import Purifier
 from lgap_bench.purifier.diffpure import DiffPure
 from lgap_bench.purifier.guidance import ClassifierConfidence, Distance, Guidance
 from lgap_bench.purifier.sampler import DDIM, ProbabilityFlow, ReverseSDE
-from lgap_bench.run import CONF, one_screen, run_cell
+from lgap_bench.report.screen import one_screen
+from lgap_bench.run import run_cell
+from lgap_bench.task import loss as losses
 
 BETAS = torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)
 SIDE = 16
@@ -211,8 +213,7 @@ def test_views_refuse_a_purifier_without_what_they_need(smooth):
 
 
 def cell(*overrides: str) -> dict[str, Any]:
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose("config", list(overrides), return_hydra_config=True)
+    cfg = composed(overrides)
     return resolve(cfg, cfg.hydra.runtime.choices)
 
 
@@ -258,8 +259,7 @@ def test_views_share_the_defenses_part_of_the_identity():
 def test_the_probe_lands_in_the_record_and_on_screen_and_survives_a_kill(tmp_path, monkeypatch):
     few = ["n=3", "chunk=2", "score_draws=2", "threads=1", "device=cpu", "attack.steps=1", "attack.draws=1"]
     few += ["attack.confirm_draws=2", "attack.select_draws=1", f"outputs={tmp_path}", "purifier=diffpure"]
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose("config", ["attack=adjoint", *few], return_hydra_config=True)
+    cfg = composed(["attack=adjoint", *few])
 
     def killed(*_: object) -> None:
         raise KeyboardInterrupt
@@ -267,12 +267,12 @@ def test_the_probe_lands_in_the_record_and_on_screen_and_survives_a_kill(tmp_pat
     with monkeypatch.context() as patched:
         patched.setattr("lgap_bench.record.Record.finish", killed)
         with pytest.raises(KeyboardInterrupt):
-            run_cell(cfg, cfg.hydra.runtime.choices, quiet=True)
+            run_cell(cfg, cfg.hydra.runtime.choices)
     with monkeypatch.context() as patched:
         patched.setattr("lgap_bench.attack.stand_in.agreement", None)  # the chunks are there: nothing is probed again
-        record = run_cell(cfg, cfg.hydra.runtime.choices, quiet=True)
+        record = run_cell(cfg, cfg.hydra.runtime.choices)
     held = json.loads((record.folder / "summary.json").read_text())
-    assert held["view"] == "adjoint (biased)"
+    assert held.view == "adjoint (biased)"
     assert -1 <= held["gradient_cosine"] < 0.9
     assert 0 < held["gradient_signs"] < 100
     assert "(view adjoint (biased))" in one_screen(record)

@@ -12,10 +12,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from lgap_bench import weights
 from lgap_bench.captioner import blip as blip_module
 from lgap_bench.classifier import wide_resnet
 from lgap_bench.prior import latent
+from lgap_bench.runtime import weights
 
 TENSORS = {"head.bias": torch.arange(4.0), "head.weight": torch.ones(3, 4)}
 

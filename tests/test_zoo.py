@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from lgap_bench.dataset.digits import INK_TERCILES, digits, split_indices
-from lgap_bench.weights import ZOO, manifest, sha256
+from lgap_bench.runtime.weights import ZOO, manifest, sha256
 from lgap_bench.zoo.figures import measure
 from lgap_bench.zoo.fit import fit
 

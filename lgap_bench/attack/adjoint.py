@@ -17,12 +17,12 @@ from lgap_bench.attack.stand_in import StandIn
 from lgap_bench.attack.view import MAX_ROWS
 from lgap_bench.defense import Defense
 from lgap_bench.noise import Noise
-from lgap_bench.purifier import schedule
+from lgap_bench.prior import schedule
+from lgap_bench.prior.schedule import Step
 from lgap_bench.purifier.base import Purifier
 from lgap_bench.purifier.diffpure import DiffPure
 from lgap_bench.purifier.diffusion import Prior, Term, total
 from lgap_bench.purifier.sampler import ReverseSDE, guided
-from lgap_bench.purifier.schedule import Step
 
 NEAR = 1e-9  # times closer than this are the same: grid points met by another order of additions
 

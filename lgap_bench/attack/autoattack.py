@@ -20,13 +20,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lgap_bench.attack import expectation, libraries
+from lgap_bench.attack import expectation
 from lgap_bench.attack.expectation import Expectation, Run
 from lgap_bench.attack.problem import Problem
-from lgap_bench.attack.select import Worst, broken
-from lgap_bench.attack.view import slices
+from lgap_bench.attack.select import WorstCase, confirmed_wrong
+from lgap_bench.defense import passes
 from lgap_bench.noise import Noise
 from lgap_bench.purifier.memory import recomputed
+from lgap_bench.runtime import libraries
 
 MEMBERS = {"standard": ("apgd-ce", "apgd-t", "fab-t", "square"), "rand": ("apgd-ce", "apgd-dlr")}
 CLASSES = {"apgd-dlr": 3, "apgd-t": 4}  # the DLR losses divide by the third and fourth largest logit
@@ -143,7 +144,7 @@ def _every_sample(problem: Problem, library: Any, settings: APGD | AutoAttack) -
     Unlike the published loop, no sample leaves after an unlucky draw, neither a clean one nor an attacked one.
     """
     torch.manual_seed(problem.seed)  # Square's squares; as the library does, but inside the fence
-    worst = Worst(problem, problem.stream("select").draws(settings.select_draws))
+    worst = WorstCase(problem, problem.stream("select").draws(settings.select_draws))
     robust = Expectation(problem, 1, member=len(library.attacks_to_run)).once(problem.x)
     finder = torch.full_like(problem.y, -1)
     gone: set[int] = set()
@@ -173,11 +174,13 @@ def _every_sample(problem: Problem, library: Any, settings: APGD | AutoAttack) -
 
 
 def _broken(
-    problem: Problem, worst: Worst, rows: Sequence[int], settings: APGD | AutoAttack, member: int, run: int
+    problem: Problem, worst: WorstCase, rows: Sequence[int], settings: APGD | AutoAttack, member: int, run: int
 ) -> list[int]:
     """The samples whose worst image so far is wrong on fresh draws too."""
     wrong = worst.always_wrong.tolist()
-    return broken(problem, worst.x, [row for row in rows if wrong[row]], settings.confirm_draws, member, 1 + run)
+    return confirmed_wrong(
+        problem, worst.x, [row for row in rows if wrong[row]], settings.confirm_draws, member, 1 + run
+    )
 
 
 def _runs(name: str, library: Any, at: Expectation, n_iter: int) -> Iterator[Run]:
@@ -205,7 +208,7 @@ class _Logits:
         """Logits (rows, classes) in float32, with the view's gradient, checked on its way back."""
         tracked = x.requires_grad and torch.is_grad_enabled()
         pixels = x.to(self.problem.x.dtype, copy=True)
-        pieces = slices(len(x), self.problem.view.max_rows)
+        pieces = passes(len(x), self.problem.view.max_rows)
         # Pieces are recomputed in the backward pass, so that the graph of one at a time is held.
         recompute = tracked and len(pieces) > 1
         logits = torch.cat([self._forward(pixels[a:b], recompute) for a, b in pieces]).float()

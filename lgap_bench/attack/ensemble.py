@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lgap_bench.attack.detached import Detached
 from lgap_bench.attack.problem import Problem
-from lgap_bench.attack.select import Worst, broken
+from lgap_bench.attack.select import WorstCase, confirmed_wrong
 from lgap_bench.attack.view import Full, View
 
 Attack = Callable[[Problem], Tensor]
@@ -54,7 +54,7 @@ class Ensemble:
         """Attacked images (B, C, H, W), inside the threat's ball."""
         randomized = problem.view.randomized
         select, confirm = (self.select_draws, self.confirm_draws) if randomized else (1, 1)
-        worst = Worst(problem, problem.stream("select").draws(select, 0, -4))
+        worst = WorstCase(problem, problem.stream("select").draws(select, 0, -4))
         finder = torch.full_like(problem.y, -1)
         left, names = list(range(len(problem.x))), [*self.members, *self.hidden]
         for name, attack, view in self._runs(problem.view):
@@ -62,7 +62,7 @@ class Ensemble:
             finder[worst.offer(found, left)] = names.index(name)
             wrong = worst.always_wrong.tolist()
             due = [row for row in left if wrong[row]]
-            gone = set(broken(problem, worst.x, due, confirm, -1 - names.index(name), 0))
+            gone = set(confirmed_wrong(problem, worst.x, due, confirm, -1 - names.index(name), 0))
             left = [row for row in left if row not in gone]
             if not left:
                 break

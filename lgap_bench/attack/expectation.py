@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lgap_bench.attack import loss as losses
 from lgap_bench.attack.problem import Loss, Problem, estimate
 from lgap_bench.noise import Noise
+from lgap_bench.task import loss as losses
 
 CALLS = 2**20  # calls that a target of FAB may make: the next one's noise does not hang on how many it made
 

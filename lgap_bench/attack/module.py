@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from lgap_bench.attack.problem import Problem
-from lgap_bench.attack.view import slices
+from lgap_bench.defense import passes
 from lgap_bench.noise import Noise
 from lgap_bench.purifier.memory import recomputed
 
@@ -35,7 +35,7 @@ class ViewModule(nn.Module):
         pixels = x.clone()
         noise = self._noise(len(x))
         observed = self.problem.view.observe(pixels.detach(), noise.rows(0, len(x)))
-        pieces = slices(self.draws * len(x), self.problem.view.max_rows)
+        pieces = passes(self.draws * len(x), self.problem.view.max_rows)
         # Pieces are recomputed in the backward pass, so that the graph of one at a time is held.
         recompute = tracked and len(pieces) > 1
         parts = [self._piece(pixels, a, b, noise, observed, recompute) for a, b in pieces]

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lgap_bench.attack import loss as losses
 from lgap_bench.attack.problem import Estimate, Problem, aim_captions, estimate
-from lgap_bench.attack.select import Worst, broken, damage
-from lgap_bench.fraction import fraction
+from lgap_bench.attack.select import WorstCase, confirmed_wrong, wrongness
+from lgap_bench.cell.values import fraction
 from lgap_bench.noise import derive
+from lgap_bench.task import loss as losses
 
 RECHECK_AFTER = 5  # steps before a sample that failed the fresh-draws check is checked again
 
@@ -138,7 +138,7 @@ class PGD:
             due = [a for a in wrong if self.confirm_draws and step - run.checked[a] >= RECHECK_AFTER]
             for a in due:
                 run.checked[a] = step
-            wrong = broken(problem, run.x, due, self.confirm_draws, restart, 1 + step)
+            wrong = confirmed_wrong(problem, run.x, due, self.confirm_draws, restart, 1 + step)
         run.broken[wrong] = True
         run.best[wrong] = run.x[wrong]
         return set(wrong)
@@ -150,7 +150,7 @@ class PGD:
         open_ = [i for i in range(len(run.x)) if not run.broken[i]]
         if problem.view.randomized and open_:
             part = problem.take(open_)
-            worst = Worst(part, part.stream("select").draws(self.select_draws, restart))
+            worst = WorstCase(part, part.stream("select").draws(self.select_draws, restart))
             for candidate in (run.best, run.second, run.x):
                 worst.offer(candidate[open_])
             run.best[open_] = worst.x
@@ -218,7 +218,9 @@ class _Worst:
         """Keep the found images where they do more damage than what is held; all restarts meet the same draws."""
         part = self.problem.take(index)
         harm = (
-            damage(part, found, part.stream("select").draws(self.draws, 0, -2)) if compare else torch.zeros(len(index))
+            wrongness(part, found, part.stream("select").draws(self.draws, 0, -2))
+            if compare
+            else torch.zeros(len(index))
         )
         for place, i in enumerate(index):
             if harm[place] > self.damage[i]:

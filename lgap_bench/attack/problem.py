@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 
 from lgap_bench.attack.threat import Threat
-from lgap_bench.attack.view import View, slices
+from lgap_bench.attack.view import View
+from lgap_bench.defense import passes
 from lgap_bench.noise import Noise, Stream, streams
+from lgap_bench.task.single_label import SINGLE_LABEL, SingleLabel
 
 Loss = Callable[[Tensor, Tensor], Tensor]  # (logits, labels) -> per-row loss that the attacker raises
 
@@ -44,6 +46,7 @@ class Problem:
     unrelated: str | None = None
     caption_aims: list[str] = field(default_factory=list)
     published: dict[str, Tensor] = field(default_factory=dict)
+    task: SingleLabel = SINGLE_LABEL
 
     def stream(self, role: str) -> Stream:
         """The noise of one role for these samples."""
@@ -91,7 +94,7 @@ def estimate(
     aim = problem.y if targets is None else targets
     total, gradient = torch.zeros(len(x), dtype=x.dtype, device=x.device), torch.zeros_like(x)
     logits: list[Tensor] = []
-    for first, last in slices(draws * len(x), view.max_rows):
+    for first, last in passes(draws * len(x), view.max_rows):
         rows = torch.arange(first, last, device=x.device) % len(x)
         x_rows = x[rows].detach().requires_grad_(True)
         seen = None if observed is None else [observed[i] for i in rows.tolist()]
@@ -110,7 +113,7 @@ def estimate(
     if not bool(finite.all()):
         raise FloatingPointError(f"gradient of sample {problem.ids[int((~finite).nonzero()[0])]} is not finite")
     stacked = torch.cat(logits).view(draws, len(x), -1)
-    return Estimate(total, gradient, stacked.argmax(-1) == problem.y, stacked)
+    return Estimate(total, gradient, problem.task.right(stacked, problem.y), stacked)
 
 
 def caption_term(problem: Problem, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from lgap_bench.attack.problem import Problem
-from lgap_bench.attack.select import Worst
+from lgap_bench.attack.select import WorstCase
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class RandomNoise:
         if self.tries == 1:
             return next(points)
         draws = self.select_draws if problem.view.randomized else 1
-        worst = Worst(problem, problem.stream("select").draws(draws))
+        worst = WorstCase(problem, problem.stream("select").draws(draws))
         for point in points:
             worst.offer(point)
         return worst.x

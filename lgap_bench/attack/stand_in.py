@@ -8,12 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lgap_bench.attack.loss import cross_entropy
 from lgap_bench.attack.problem import Problem, estimate
 from lgap_bench.attack.view import MAX_ROWS, Full, View
 from lgap_bench.defense import Defense
 from lgap_bench.noise import Noise
 from lgap_bench.purifier.base import Purifier
+from lgap_bench.task.loss import cross_entropy
 
 PROBED = 4  # images: the exact gradient may be what the attacker of this view could not afford
 
@@ -26,6 +26,8 @@ class StandIn(View):
         purifier: what is differentiated in place of the defense's own purifier, before the same classifier.
     """
 
+    approximate = True
+
     def __init__(self, defense: Defense, purifier: Purifier, max_rows: int = MAX_ROWS) -> None:
         super().__init__(defense, max_rows)
         self.stand_in = Defense(purifier, defense.classifier)
@@ -33,10 +35,6 @@ class StandIn(View):
     def logits(self, x: Tensor, noise: Noise, observed: list[str] | None = None) -> Tensor:
         """Logits of the stand-in, with its exact gradient."""
         return self.stand_in(x, noise, observed)
-
-    def probe(self, problem: Problem) -> dict[str, float]:
-        """`gradient_cosine` and `gradient_signs`: see `agreement`."""
-        return agreement(self, problem)
 
 
 def agreement(view: View, problem: Problem, draws: int = 1, images: int = PROBED) -> dict[str, float]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lgap_bench.fraction import fraction
+from lgap_bench.cell.values import fraction
 from lgap_bench.noise import Noise
 
 TOLERANCE = 1e-6  # what float32 rounding may add at the edge of the ball or of [0, 1]

@@ -20,16 +20,17 @@ import torch
 import torchattacks
 from torch import Tensor
 
-from lgap_bench.attack import expectation, libraries
-from lgap_bench.attack import loss as losses
+from lgap_bench.attack import expectation
 from lgap_bench.attack.expectation import Expectation
 from lgap_bench.attack.module import ViewModule
 from lgap_bench.attack.problem import Problem
-from lgap_bench.attack.refused import NOT_AUTOATTACK
-from lgap_bench.attack.select import Worst
+from lgap_bench.attack.select import WorstCase
 from lgap_bench.attack.view import Query
-from lgap_bench.fraction import fraction
+from lgap_bench.cell.values import fraction
 from lgap_bench.noise import derive
+from lgap_bench.runtime import libraries
+from lgap_bench.runtime.libraries import NOT_AUTOATTACK
+from lgap_bench.task import loss as losses
 
 NORMS = {"linf": "Linf", "l2": "L2"}
 INSIDE = 1 - 1e-6  # CW's tanh reaches 0 and 1 at infinity only; the paper's code stays inside by as much
@@ -229,7 +230,7 @@ class _DeepFool(torchattacks.DeepFool):
 def _compared(problem: Problem, select_draws: int, *candidates: Tensor) -> Tensor:
     """The most damaging of the clean image and the projected candidates."""
     draws = select_draws if problem.view.randomized else 1
-    worst = Worst(problem, problem.stream("select").draws(draws))
+    worst = WorstCase(problem, problem.stream("select").draws(draws))
     for candidate in (problem.x, *candidates):
         worst.offer(problem.threat.project(candidate.to(problem.x.dtype), problem.x))
     return worst.x

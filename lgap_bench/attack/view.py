@@ -6,16 +6,13 @@ attacker may look at to choose iterates (under `blind` that is the classifier al
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from lgap_bench.defense import Defense
+from lgap_bench.defense import Defense, passes
 from lgap_bench.noise import Noise
-
-if TYPE_CHECKING:
-    from lgap_bench.attack.problem import Problem
 
 MAX_ROWS = 512  # images times draws in one forward pass; splits change float rounding only
 
@@ -25,7 +22,12 @@ class View:
 
     `full` is the exact gradient through every step of the purification. What the purifier observes without gradient
     (LGAP's caption) is observed anew on the current iterate and held fixed within the step: "full, caption fixed".
+
+    Attributes:
+        approximate: whether the gradient stands in for the exact one, so that a record says how far it lies from it.
     """
+
+    approximate: ClassVar[bool] = False
 
     def __init__(self, defense: Defense, max_rows: int = MAX_ROWS) -> None:
         self.defense = defense
@@ -53,13 +55,9 @@ class View:
         repeated = None if observed is None else observed * draws
         parts = [
             self._forward(rows[a:b], noise.rows(a, b), None if repeated is None else repeated[a:b])
-            for a, b in slices(len(rows), self.max_rows)
+            for a, b in passes(len(rows), self.max_rows)
         ]
         return torch.cat(parts).view(draws, len(x), -1)
-
-    def probe(self, problem: Problem) -> dict[str, float]:
-        """What a record says of this view beside the accuracies, measured once, on the first chunk; nothing here."""
-        return {}
 
     def _forward(self, x: Tensor, noise: Noise, observed: list[str] | None) -> Tensor:
         return self.defense(x, noise, observed)
@@ -119,8 +117,3 @@ class Query(View):
         """The defense's logits, cut off from x."""
         with torch.no_grad():
             return self.defense(x, noise, observed)
-
-
-def slices(rows: int, most: int) -> list[tuple[int, int]]:
-    """[0, rows) in pieces of at most `most`."""
-    return [(start, min(start + most, rows)) for start in range(0, rows, most)]

@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lgap_bench import weights as weight_files
-from lgap_bench.finite import pretrained, require_finite
 from lgap_bench.noise import Noise
+from lgap_bench.runtime import weights as weight_files
+from lgap_bench.runtime.pretrained import pretrained, require_finite
 
 
 class Blip(nn.Module):

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lgap_bench.attack import libraries
-from lgap_bench.finite import require_finite
+from lgap_bench.runtime import libraries
+from lgap_bench.runtime.pretrained import require_finite
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616)  # of CIFAR-10's channels, as the release has them
 PARALLEL = "module."  # what nn.DataParallel puts before every name

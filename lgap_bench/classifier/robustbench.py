@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from lgap_bench.attack import libraries
-from lgap_bench.finite import require_finite
+from lgap_bench.runtime import libraries
+from lgap_bench.runtime.pretrained import require_finite
 
 
 def _models(dataset: str, threat_model: str) -> Any:

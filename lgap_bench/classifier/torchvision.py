@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from lgap_bench.finite import require_finite
+from lgap_bench.runtime.pretrained import require_finite
 
 
 class ResNet50(nn.Module):

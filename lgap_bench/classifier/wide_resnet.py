@@ -11,8 +11,8 @@ from huggingface_hub import PyTorchModelHubMixin
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from lgap_bench import weights as weight_files
-from lgap_bench.finite import require_finite
+from lgap_bench.runtime import weights as weight_files
+from lgap_bench.runtime.pretrained import require_finite
 
 
 class Block(nn.Module):

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from lgap_bench.task.single_label import SINGLE_LABEL, SingleLabel
+
 
 @dataclass(frozen=True)
 class DataSet:
@@ -21,6 +23,7 @@ class DataSet:
         caption: template with one `{label}`, the true caption of an image whose class is known.
         synonyms: class name -> other words or phrases that count as naming it in a caption.
         unrelated: a sentence about none of the classes, for targeted caption attacks.
+        task: what a label is and what counts as right.
     """
 
     name: str
@@ -32,6 +35,7 @@ class DataSet:
     caption: str
     synonyms: Mapping[str, Sequence[str]] = field(default_factory=dict)
     unrelated: str | None = None
+    task: SingleLabel = SINGLE_LABEL
 
     def __post_init__(self) -> None:
         bad = ((self.labels < 0) | (self.labels >= len(self.classes))).nonzero().flatten().tolist()

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
-from torch import Tensor, nn
+from safetensors.torch import save
+from torch import nn
 
 from lgap_bench.finetune.images import Images, Say
 from lgap_bench.finetune.recipe import Recipe, augmented
 from lgap_bench.noise import derive
+from lgap_bench.runtime.files import write
 
 EVALUATED = 500  # validation images per forward pass
 
@@ -117,9 +117,8 @@ def _accuracy(model: nn.Module, images: Images, count: int, device: str) -> floa
 
 
 def _keep(model: nn.Module, file: Path) -> None:
-    part = file.with_suffix(f".{os.getpid()}.part")
-    save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}, part)
-    os.replace(part, file)
+    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
+    write(file, lambda stream: stream.write(save(tensors)))
 
 
 def _resumed(file: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> Progress:
@@ -135,7 +134,5 @@ def _resumed(file: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> 
 
 
 def _save(file: Path, model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress) -> None:
-    part = file.with_suffix(f".{os.getpid()}.part")
-    weights: dict[str, Tensor] = model.state_dict()
-    torch.save({"model": weights, "optimizer": optimizer.state_dict(), **vars(progress)}, part)
-    os.replace(part, file)
+    state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), **vars(progress)}
+    write(file, lambda stream: torch.save(state, stream))

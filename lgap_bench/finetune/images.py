@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,10 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lgap_bench.attack.view import slices
 from lgap_bench.dataset.base import DataSet
+from lgap_bench.defense import passes
 from lgap_bench.noise import streams
 from lgap_bench.purifier.base import Purifier
+from lgap_bench.runtime.files import write_json, write_npy
 
 TRAIN_SEED = 0  # of the purification noise; the role `train` keeps it apart from everything a cell draws
 Say = Callable[[str], None]
@@ -65,7 +65,7 @@ def purified(
     """
     require_same(folder, identity)
     folder.mkdir(parents=True, exist_ok=True)
-    _write(folder / "identity.json", json.dumps(identity, indent=2, sort_keys=True).encode())
+    write_json(folder / "identity.json", identity)
     total = len(data.labels[:n])
     starts = range(0, total, batch)
     began, fresh = time.monotonic(), 0
@@ -79,7 +79,7 @@ def purified(
             if pixels is None:
                 built = built or purifier()
                 pixels = _purify(data, built, rows, copy, max_rows, device)
-                _save(file, pixels)
+                write_npy(file, pixels.numpy())
                 fresh += 1
                 left = (time.monotonic() - began) / fresh * (copies * len(starts) - len(parts) - 1)
                 say(f"purifying {data.split} images: {rows.stop}/{total} (copy {copy + 1}/{copies}), {left:.0f} s left")
@@ -124,7 +124,7 @@ def _purify(data: DataSet, purifier: Purifier, rows: slice, copy: int, max_rows:
     model = next((p.dtype for p in purifier.parameters()), torch.float32)
     x = data.images[rows].to(device=device, dtype=model)
     noise = streams(TRAIN_SEED, data.ids[rows].tolist())["train"].draws(1, step=copy)
-    return torch.cat([bytes_of(purifier(x[a:b], noise.rows(a, b)).float()) for a, b in slices(len(x), max_rows)])
+    return torch.cat([bytes_of(purifier(x[a:b], noise.rows(a, b)).float()) for a, b in passes(len(x), max_rows)])
 
 
 def _read(file: Path, shape: tuple[int, ...]) -> Tensor | None:
@@ -134,16 +134,3 @@ def _read(file: Path, shape: tuple[int, ...]) -> Tensor | None:
     except (OSError, ValueError, EOFError):
         return None
     return torch.from_numpy(pixels) if pixels.shape == shape and pixels.dtype == np.uint8 else None
-
-
-def _save(file: Path, pixels: Tensor) -> None:
-    part = file.with_suffix(f".{os.getpid()}.part")
-    with part.open("wb") as stream:
-        np.save(stream, pixels.numpy())
-    os.replace(part, file)
-
-
-def _write(file: Path, content: bytes) -> None:
-    part = file.with_suffix(f".{os.getpid()}.part")
-    part.write_bytes(content)
-    os.replace(part, file)

@@ -12,9 +12,7 @@ from __future__ import annotations
 
 import csv
 import json
-import sys
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,73 +20,62 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from lgap_bench import weights as weight_files
-from lgap_bench.cell import STAGES, at_split, part, record_id, stage_identity
+from lgap_bench.cell.config import Cell
+from lgap_bench.cell.identity import at_split, record_id, stage_identity
+from lgap_bench.cell.instantiate import instantiate
 from lgap_bench.finetune.fit import Progress, fit
-from lgap_bench.finetune.images import Images, clean, purified, require_same
+from lgap_bench.finetune.images import Images, Say, clean, purified, require_same
 from lgap_bench.finetune.recipe import Recipe
-from lgap_bench.lock import locked
+from lgap_bench.runtime import weights as weight_files
+from lgap_bench.runtime.device import Device
+from lgap_bench.runtime.files import locked, tidy, write_json
 
 
-def trained(cell: Mapping[str, Any], classifier: nn.Module, device: str, device_class: str, quiet: bool) -> nn.Module:
-    """The classifier after the cell's stages; what was made before, here or by another job, is loaded."""
-    if cell["finetune"] is not None and cell["finetune"]["purified"]:
-        require_same(Path(cell["finetune"]["purified"]), stage_identity(cell, "purified", device_class), theirs=True)
-    for name in STAGES:
-        if cell[name] is not None:
-            folder = make(cell, name, classifier, device, device_class, quiet)
-            classifier.load_state_dict(load_file(folder / "model.safetensors"))
+def trained(cell: Cell, classifier: nn.Module, device: Device, say: Say) -> nn.Module:
+    """The classifier after the cell's stages; what was made before, here or by another job, is loaded.
+
+    `say` is told what is trained and how it goes.
+    """
+    if cell.finetune is not None and cell.finetune["purified"]:
+        require_same(Path(cell.finetune["purified"]), stage_identity(cell, "purified", device.kind), theirs=True)
+    for name in cell.stages:
+        folder = make(cell, name, classifier, device, say)
+        classifier.load_state_dict(load_file(folder / "model.safetensors"))
     return classifier
 
 
-def folder_of(cell: Mapping[str, Any], name: str, device_class: str) -> Path:
+def folder_of(cell: Cell, name: str, device: Device) -> Path:
     """Where a stage's weights lie."""
-    return Path(cell["outputs"]) / "weights" / record_id(stage_identity(cell, name, device_class))
+    return cell.outputs / "weights" / record_id(stage_identity(cell, name, device.kind))
 
 
-def summaries(cell: Mapping[str, Any], device_class: str) -> dict[str, Any]:
+def summaries(cell: Cell, device: Device) -> dict[str, Any]:
     """What a cell's summary says of its stages: best epoch, validation accuracy and the weights' SHA-256."""
-    made = {name: folder_of(cell, name, device_class) for name in STAGES if cell[name] is not None}
-    return {name: _summary(folder) for name, folder in made.items()}
+    return {name: _summary(folder_of(cell, name, device)) for name in cell.stages}
 
 
-def make(
-    cell: Mapping[str, Any], name: str, classifier: nn.Module, device: str, device_class: str, quiet: bool
-) -> Path:
+def make(cell: Cell, name: str, classifier: nn.Module, device: Device, say: Say) -> Path:
     """Train one stage unless its weights are there; returns their folder. Two jobs that ask at once make it once."""
-    folder = folder_of(cell, name, device_class)
-    with locked(Path(cell["outputs"]), folder.name, f"{name} of {cell['classifier_name']}"):
+    folder = folder_of(cell, name, device)
+    with locked(cell.outputs, folder.name, f"{name} of {cell.names.classifier}"):
         if (folder / "summary.json").exists():
             _summary(folder)
         else:
             folder.mkdir(parents=True, exist_ok=True)
-            _run(cell, name, classifier, folder, device, device_class, quiet)
+            tidy(folder)
+            _run(cell, name, classifier, folder, device, say)
     return folder
 
 
-def _run(
-    cell: Mapping[str, Any],
-    name: str,
-    classifier: nn.Module,
-    folder: Path,
-    device: str,
-    device_class: str,
-    quiet: bool,
-) -> None:
+def _run(cell: Cell, name: str, classifier: nn.Module, folder: Path, device: Device, say: Say) -> None:
     began = time.monotonic()
-
-    def say(line: str) -> None:
-        if not quiet:
-            print(line, file=sys.stderr, flush=True)
-
-    recipe: Recipe = part(cell[name])
-    identity = stage_identity(cell, name, device_class)
-    (folder / "identity.json").write_text(json.dumps(identity, indent=2, sort_keys=True) + "\n")
+    recipe: Recipe = instantiate(cell.stages[name])
+    write_json(folder / "identity.json", stage_identity(cell, name, device.kind))
     if name == "train":
         _fresh(classifier, recipe.seed)
-    images = {split: _images(cell, recipe, split, device, device_class, say) for split in ("train", "validation")}
-    progress = fit(classifier, images["train"], images["validation"], recipe, folder, name, device, say)
-    _curve(folder, progress, f"{name} of {cell['classifier_name']}: {cell[f'{name}_name']}")
+    images = {split: _images(cell, recipe, split, device, say) for split in ("train", "validation")}
+    progress = fit(classifier, images["train"], images["validation"], recipe, folder, name, device.torch, say)
+    _curve(folder, progress, f"{name} of {cell.names.classifier}: {getattr(cell.names, name)}")
     summary = {
         "stage": name,
         "id": folder.name,
@@ -100,9 +87,7 @@ def _run(
         "seconds": round(time.monotonic() - began, 1),
         "sha256": weight_files.sha256(folder / "model.safetensors"),
     }
-    part_file = folder / "summary.json.part"
-    part_file.write_text(json.dumps(summary, indent=2) + "\n")
-    part_file.replace(folder / "summary.json")
+    write_json(folder / "summary.json", summary)
     (folder / "state.pt").unlink(missing_ok=True)
 
 
@@ -118,22 +103,22 @@ def _fresh(classifier: nn.Module, seed: int) -> None:
                 module.reset_parameters()
 
 
-def _images(cell: Mapping[str, Any], recipe: Recipe, split: str, device: str, device_class: str, say: Any) -> Images:
+def _images(cell: Cell, recipe: Recipe, split: str, device: Device, say: Say) -> Images:
     """One split as the recipe wants it; `recipe.n` cuts the training images, validation is used whole."""
-    data = part({**cell["dataset"], "split": split})
+    data = instantiate({**cell.dataset, "split": split})
     if recipe.images == "clean":
         return clean(data, recipe.n if split == "train" else None)
-    identity = stage_identity(cell, "purified", device_class)
-    folder = Path(recipe.purified or Path(cell["outputs"]) / "purified" / record_id(identity))
+    identity = stage_identity(cell, "purified", device.kind)
+    folder = Path(recipe.purified or cell.outputs / "purified" / record_id(identity))
 
     def purifier() -> Any:
-        dtype = getattr(torch, cell["dtype"])
-        return part(at_split(cell["purifier"], split)).to(device=device, dtype=dtype).eval()
+        dtype = getattr(torch, cell.dtype)
+        return instantiate(at_split(cell.purifier, split)).to(device=device.torch, dtype=dtype).eval()
 
     # Validation is purified once, whatever the training images are.
     n, copies = (recipe.n, recipe.copies) if split == "train" else (None, 1)
-    with locked(Path(cell["outputs"]), f"{folder.name}-{split}", f"purified {split} images"):
-        return purified(data, purifier, folder, identity, n, copies, recipe.batch, cell["max_rows"], device, say)
+    with locked(cell.outputs, f"{folder.name}-{split}", f"purified {split} images"):
+        return purified(data, purifier, folder, identity, n, copies, recipe.batch, cell.max_rows, device.torch, say)
 
 
 def _summary(folder: Path) -> dict[str, Any]:

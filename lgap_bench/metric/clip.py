@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lgap_bench import weights as weight_files
-from lgap_bench.finite import pretrained, require_finite
+from lgap_bench.runtime import weights as weight_files
+from lgap_bench.runtime.pretrained import pretrained, require_finite
 
 WEIGHT = 2.5  # w of the paper
 PREFIX = "A photo depicts "  # the paper's standard configuration

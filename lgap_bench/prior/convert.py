@@ -19,9 +19,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lgap_bench.cli import one_line_errors
 from lgap_bench.prior.ddpmpp import DDPMpp
 from lgap_bench.prior.names import Names, adm_names, score_sde_names
+from lgap_bench.runtime.errors import one_line_errors
 
 # Score SDE's vp/cifar10_ddpmpp_deep_continuous: 106,632,579 parameters.
 DDPMPP_DEEP: dict[str, Any] = {

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lgap_bench import weights as weight_files
-from lgap_bench.finite import pretrained, require_finite
 from lgap_bench.noise import Noise
-from lgap_bench.purifier.resize import resized
+from lgap_bench.prior.resize import resized
+from lgap_bench.runtime import weights as weight_files
+from lgap_bench.runtime.pretrained import pretrained, require_finite
 
 
 @dataclass(frozen=True)

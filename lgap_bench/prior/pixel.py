@@ -8,12 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lgap_bench import weights as weight_files
-from lgap_bench.finite import pretrained, require_finite
 from lgap_bench.noise import Noise
-from lgap_bench.prior import ddpmpp
-from lgap_bench.purifier import schedule
-from lgap_bench.purifier.resize import resized
+from lgap_bench.prior import ddpmpp, schedule
+from lgap_bench.prior.resize import resized
+from lgap_bench.runtime import weights as weight_files
+from lgap_bench.runtime.pretrained import pretrained, require_finite
 
 
 class PixelPrior(nn.Module):

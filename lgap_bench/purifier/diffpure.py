@@ -8,8 +8,8 @@ from typing import Any
 from torch import Tensor
 
 from lgap_bench.noise import Noise
+from lgap_bench.prior import schedule
 from lgap_bench.prior.pixel import PixelPrior
-from lgap_bench.purifier import schedule
 from lgap_bench.purifier.base import Purifier
 from lgap_bench.purifier.diffusion import Term, add_noise, reverse, transition
 from lgap_bench.purifier.guidance import Guidance

@@ -14,8 +14,8 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from lgap_bench.noise import Noise
+from lgap_bench.prior.schedule import Step
 from lgap_bench.purifier.memory import recomputed
-from lgap_bench.purifier.schedule import Step
 
 
 class Prior(Protocol):

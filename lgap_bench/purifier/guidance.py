@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lgap_bench.noise import Noise
+from lgap_bench.prior.schedule import Step
 from lgap_bench.purifier.diffusion import Term
 from lgap_bench.purifier.sampler import clean
-from lgap_bench.purifier.schedule import Step
 
 Image = Callable[[Tensor], Tensor]  # a state of the prior -> images (B, C, H, W)
 
@@ -137,7 +137,7 @@ class Distance(Guidance):
         self, kind: str = "ssim", scale: float = 1000.0, eps: float | str = "8/255", detach_guidance: bool = False
     ) -> None:
         super().__init__()
-        from lgap_bench.fraction import fraction
+        from lgap_bench.cell.values import fraction
 
         if kind not in ("mse", "ssim"):
             raise ValueError(f"purifier.guidance.kind={kind} is not known: use mse or ssim")

@@ -7,13 +7,13 @@ from torch import Tensor, nn
 
 from lgap_bench.noise import Noise
 from lgap_bench.prior.latent import LatentPrior
+from lgap_bench.prior.resize import resized
+from lgap_bench.prior.timesteps import targets, timesteps
 from lgap_bench.purifier.base import Purifier
 from lgap_bench.purifier.diffusion import Term, add_noise, reverse, transition
 from lgap_bench.purifier.guidance import Guidance
 from lgap_bench.purifier.memory import Memory, recomputed
-from lgap_bench.purifier.resize import resized
 from lgap_bench.purifier.sampler import DDIM, visited
-from lgap_bench.purifier.times import targets, timesteps
 
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # BLIP's as well
 

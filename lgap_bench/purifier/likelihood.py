@@ -5,12 +5,12 @@ from __future__ import annotations
 from torch import Tensor
 
 from lgap_bench.noise import Noise
+from lgap_bench.prior import schedule
 from lgap_bench.prior.pixel import PixelPrior
-from lgap_bench.purifier import schedule
+from lgap_bench.prior.schedule import Step
 from lgap_bench.purifier.base import Purifier
 from lgap_bench.purifier.guidance import Guidance, ascent
 from lgap_bench.purifier.memory import Memory, recomputed
-from lgap_bench.purifier.schedule import Step
 
 
 class LikelihoodMax(Purifier):
@@ -48,7 +48,7 @@ class LikelihoodMax(Purifier):
         guidance: Guidance | None = None,
     ) -> None:
         super().__init__()
-        from lgap_bench.fraction import fraction
+        from lgap_bench.cell.values import fraction
 
         if not 0 < t_min <= t_max <= 1:
             raise ValueError(

@@ -14,8 +14,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from lgap_bench.purifier import schedule
-from lgap_bench.purifier.schedule import Step
+from lgap_bench.prior import schedule
+from lgap_bench.prior.schedule import Step
 
 
 @dataclass(frozen=True)

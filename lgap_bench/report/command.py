@@ -82,7 +82,7 @@ def _pictures(name: str, table: Mapping[str, Any], outputs: Path, dataset: str |
     """The grids of some experiments under one another, the record with the smallest seed of each."""
     found = []
     for experiment, title in table["pictures"].items():
-        own = [record for record in records(outputs) if language.asked_by(record, experiment, dataset)]
+        own = [record for record in records(outputs) if language.requested_by(record, experiment, dataset)]
         found += [(record, title) for record in sorted(own, key=lambda record: record.summary()["seed"])[:1]]
     if not found:
         raise ValueError(f"table={name}: no record of its experiments in {outputs / 'records'}: run make tables")

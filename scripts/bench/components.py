@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from lgap_bench import run as runner
-from lgap_bench.cell import Parts, build
+from lgap_bench.build import Parts, build
 from lgap_bench.noise import Noise
 from scripts.bench.cells import composed
 from scripts.bench.settings import Settings
@@ -126,7 +126,7 @@ def measure(settings: Settings) -> dict[str, Any]:
             mock.patch.object(Noise, "_fill", noise),
         )
         with patches[0], patches[1]:
-            record = runner.run_cell(cfg, cfg.hydra.runtime.choices, quiet=True)
+            record = runner.run_cell(cfg, cfg.hydra.runtime.choices)
         clock.tick()
         facts = record.run()
     assert clock.stack == ["bookkeeping"], clock.stack

@@ -48,7 +48,7 @@ def cell(settings: Settings, n: int, *overrides: str) -> dict[str, Any]:
     parts, cell = built(settings, "purifier=lgap", "attack=full", "attack.draws=1", *overrides)
     defense, data = parts.defense, parts.dataset
     x = data.images[:n].to(settings.device)
-    noise = streams(cell["seed"], data.ids[:n].tolist())["attack"].draws(1)
+    noise = streams(cell.seed, data.ids[:n].tolist())["attack"].draws(1)
     captions = defense.observe(x, noise)
 
     @torch.no_grad()

@@ -81,7 +81,7 @@ def cell(settings: Settings, n: int) -> dict[str, float]:
         )
         # Imports, weights, intervals and the grid cost the same for any n: the loop over chunks is what may grow.
         with mock.patch.object(evaluation, "evaluate", timed):
-            seconds = run_cell(cfg, cfg.hydra.runtime.choices, quiet=True).run()["seconds"]
+            seconds = run_cell(cfg, cfg.hydra.runtime.choices).run()["seconds"]
     return {"ms_per_image": 1000 * seconds / n, "cpu_ms_per_image": 1000 * worked / n, "peak_mib": memory.of_process()}
 
 

@@ -17,8 +17,8 @@ from lgap_bench.attack.pgd import PGD
 from lgap_bench.attack.problem import Problem
 from lgap_bench.attack.threat import Threat
 from lgap_bench.attack.view import Blind
+from lgap_bench.cell.values import fraction
 from lgap_bench.defense import Defense
-from lgap_bench.fraction import fraction
 from lgap_bench.purifier.base import Purifier
 from scripts.bench.settings import Settings
 from scripts.bench.timing import race

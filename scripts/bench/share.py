@@ -13,7 +13,7 @@ import torch
 
 from lgap_bench import evaluate as evaluation
 from lgap_bench import run as runner
-from lgap_bench.cell import Parts, build
+from lgap_bench.build import Parts, build
 from scripts.bench.cells import composed
 from scripts.bench.settings import Settings
 from scripts.bench.timing import spread, wait
@@ -47,13 +47,13 @@ class Inside:
 def measure(settings: Settings) -> dict[str, Any]:
     """LGAP under BPDA through `run_cell`, from the built models to the drawn grid; one whole cell per repetition."""
     cells = [_once(settings) for _ in range(min(settings.repetitions, 2))]
-    shares = [cell["outside_percent"] for cell in cells]
+    shares = [cell.outside_percent for cell in cells]
     return {
         "title": f"Share of a cell outside purifier, classifier and captioner (LGAP, BPDA-{settings.bpda_steps}, n = {settings.share_n})",
         "goal": f"at most {GOAL} %",
         "met": {"outside_percent": statistics.median(shares) <= GOAL},
         "outside_percent": spread(shares),
-        "outside_percent_of_loop": spread([cell["outside_percent_of_loop"] for cell in cells]),
+        "outside_percent_of_loop": spread([cell.outside_percent_of_loop for cell in cells]),
         "cells": cells,
     }
 
@@ -96,7 +96,7 @@ def _once(settings: Settings) -> dict[str, float]:
             mock.patch.object(evaluation, "evaluate", looped),
             mock.patch.object(torch.autograd, "grad", grad),
         ):
-            runner.run_cell(cfg, cfg.hydra.runtime.choices, quiet=True)
+            runner.run_cell(cfg, cfg.hydra.runtime.choices)
         total = time.perf_counter() - began
     # What comes after the loop over chunks (intervals, record, picture) is a fixed cost per cell.
     return {

@@ -1,0 +1,66 @@
+"""Parts from their configs: `_target_` names the code, everything but `_about_` is its arguments."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from lgap_bench.cell.about import without
+from lgap_bench.cell.config import Cell
+from lgap_bench.cell.values import ABOUT
+
+HYDRAS = ("_target_", "_convert_", "_recursive_", "_partial_", "_args_")  # keys that Hydra takes for itself
+
+
+def instantiate(config: Mapping[str, Any], **given: Any) -> Any:
+    """The part that a config names; parts inside it are built first. `given` are arguments that no config can hold."""
+    from hydra.utils import instantiate as build
+
+    return build(without(config), **given)
+
+
+def arguments(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys that reach a part's constructor."""
+    return {key: value for key, value in config.items() if key not in (*HYDRAS, ABOUT)}
+
+
+def check_signatures(cell: Cell) -> None:
+    """Raise ValueError for the first part whose code does not exist or does not take the keys that it is given.
+
+    Imports the parts' modules, and with them torch.
+    """
+    for key, node in _parts(cell.plain(), ""):
+        _check_signature(key, node)
+
+
+def _parts(node: Any, path: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every config that builds something, with its key."""
+    if isinstance(node, dict):
+        if "_target_" in node:
+            yield path, node
+        for key, child in node.items():
+            yield from _parts(child, f"{path}.{key}" if path else key)
+
+
+def _target(name: str) -> Callable[..., Any]:
+    module, attribute = name.rsplit(".", 1)
+    return getattr(importlib.import_module(module), attribute)
+
+
+def _check_signature(key: str, node: dict[str, Any]) -> None:
+    """The code exists and takes these keys."""
+    try:
+        signature = inspect.signature(_target(node["_target_"]))
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"{key}._target_={node['_target_']} names no code ({error}): mend the name") from None
+    given = dict.fromkeys(arguments(node))
+    if key == "view":
+        given |= {"defense": None, "max_rows": None}
+    try:
+        signature.bind(**given)
+    except TypeError as error:
+        raise ValueError(
+            f"{key}: {node['_target_']} does not take these keys ({error}): mend the key, or the YAML file"
+        ) from None

@@ -1,0 +1,59 @@
+"""What a record says of its cell beside the numbers: names, view, stages; and of the run: when, how long, with what."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from lgap_bench import __version__
+from lgap_bench.cell.about import about
+from lgap_bench.cell.config import Cell
+from lgap_bench.finetune.stage import summaries
+from lgap_bench.record import Chunk
+from lgap_bench.runtime.device import Device
+
+PACKAGES = ("torch", "diffusers", "transformers", "pyautoattack", "torchattacks", "torchsde")
+
+
+def cell_facts(cell: Cell, name: str, device: Device, classes: Sequence[str]) -> dict[str, Any]:
+    """The part of summary.json that is no measurement; `name` is the record's id."""
+    names = {f"{key}_name": value for key, value in asdict(cell.names).items() if key != "experiment"}
+    facts = {"id": name, "n": cell.n, "seed": cell.seed, "norm": cell.threat["norm"], "eps": str(cell.threat["eps"])}
+    return {**facts, **names, "view": shown_view(cell), "stages": summaries(cell, device), "classes": list(classes)}
+
+
+def shown_view(cell: Cell) -> str:
+    """The view as it has to be read: under `full` a caption is observed anew on every iterate and fixed within a step.
+
+    A guidance that hides its gradient by itself (`detach_guidance`) leaves no view exact.
+    """
+    view = cell.names.view
+    fixed = view in ("full", "detached") and cell.purifier.get("captioner") is not None
+    hides = (cell.purifier.get("guidance") or {}).get("detach_guidance", False)
+    hidden = hides and view in ("full", "surrogate", "adjoint")
+    shown: str = about(cell.view, "shown", view)
+    return shown + (", guidance hidden" if hidden else "") + (", caption fixed" if fixed else "")
+
+
+def run_facts(chunks: Sequence[Chunk], began: float, device: Device) -> dict[str, Any]:
+    """run.json: nothing that identifies. `began` is the call's `time.monotonic()`."""
+    return {
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "seconds": round(sum(float(chunk["seconds"]) for chunk in chunks), 3),
+        "seconds_of_last_call": round(time.monotonic() - began, 3),
+        "device": device.kind,
+        "lgap-bench": __version__,
+        "python": sys.version.split()[0],
+        **{name: _installed(name) for name in PACKAGES},
+    }
+
+
+def _installed(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:  # autoattack itself may stand in for pyautoattack
+        return None

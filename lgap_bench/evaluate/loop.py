@@ -1,0 +1,146 @@
+"""The loop over chunks: attack, check, score with fresh draws, save. It never knows which purifier or attack it holds."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lgap_bench.attack.problem import Problem
+from lgap_bench.build import Parts
+from lgap_bench.cell.config import Cell
+from lgap_bench.evaluate.diagnose import check_contract, probe
+from lgap_bench.evaluate.score import attacked_wrongness, scored
+from lgap_bench.logger.base import SILENT, Done, Loggers
+from lgap_bench.noise import streams
+from lgap_bench.record import PICTURES, Chunk, Record
+from lgap_bench.runtime.device import Device
+
+
+def evaluate(parts: Parts, cell: Cell, record: Record, device: Device, loggers: Loggers = SILENT) -> list[Chunk]:
+    """Attack and score the first n samples, chunk by chunk; finished chunks are taken from the record.
+
+    Returns the chunks: per-sample columns and, for the first images, pictures.
+    """
+    if cell.n > len(parts.dataset):
+        raise ValueError(f"n={cell.n} is more than dataset={cell.names.dataset} has: {len(parts.dataset)} images")
+    check_contract(parts, cell, _images(parts, cell, slice(0, 1), device))
+    chunks: list[Chunk] = []
+    began, fresh = time.monotonic(), 0
+    for index, start in enumerate(range(0, cell.n, cell.chunk)):
+        rows = slice(start, min(start + cell.chunk, cell.n))
+        chunk = record.chunk(index)
+        if chunk is None or (cell.keep_images and "image_attacked" not in chunk):
+            at = time.monotonic()
+            chunk = _chunk(parts, cell, rows, device)
+            chunk["seconds"] = np.asarray(time.monotonic() - at)
+            record.save_chunk(index, chunk)
+            fresh += rows.stop - start
+        chunks.append(chunk)
+        pace = (time.monotonic() - began) / max(fresh, 1)
+        loggers.chunk(Done(index, rows.stop, cell.n, _robust_so_far(parts, chunks), pace * (cell.n - rows.stop)))
+    return chunks
+
+
+def _chunk(parts: Parts, cell: Cell, rows: slice, device: Device) -> Chunk:
+    """Everything about one run of samples."""
+    problem = _problem(parts, cell, rows, device)
+    x, ids, attack = problem.x, problem.ids, cell.names.attack
+    x_adv, failed = _attacked(parts, problem)
+    if attack != "none":
+        parts.threat.check(x_adv, x, ids, attack)
+
+    published = {name: flags.cpu().numpy() for name, flags in problem.published.items()}
+    columns: Chunk = {"id": np.asarray(ids), "label": problem.y.cpu().numpy(), "failed": failed.cpu().numpy()}
+    observed = {}
+    for name, images in (("clean", x), ("attacked", x_adv)):
+        found, observed[name] = scored(parts, cell, problem, images, name)
+        columns |= found
+    columns["attacked_damage"] = attacked_wrongness(parts, cell, problem, x_adv)
+    delta = (x_adv - x).flatten(1)
+    columns["linf"] = delta.abs().amax(1).double().cpu().numpy()
+    columns["l2"] = delta.norm(dim=1).double().cpu().numpy()
+    columns |= published
+    for measure in parts.measures:
+        columns |= measure.columns(x, problem.y.tolist(), observed, published)
+    if rows.start == 0:
+        columns |= {f"probe_{name}": np.asarray(value) for name, value in probe(problem).items()}
+        columns |= _pictures(parts, cell, problem, x_adv)
+    if cell.keep_images:
+        columns["image_attacked"] = x_adv.float().cpu().numpy()
+    return columns
+
+
+def _problem(parts: Parts, cell: Cell, rows: slice, device: Device) -> Problem:
+    """What the attack is given: these samples, seen through the cell's view."""
+    data = parts.dataset
+    labels = data.labels[rows]
+    captions = tuple(data.true_caption(label) for label in range(len(data.classes)))
+    return Problem(
+        view=parts.view,
+        x=_images(parts, cell, rows, device),
+        y=labels.to(device.torch),
+        ids=tuple(data.ids[rows].tolist()),
+        threat=parts.threat,
+        seed=cell.seed,
+        captions=[captions[label] for label in labels.tolist()],
+        class_captions=captions,
+        unrelated=data.unrelated,
+        task=data.task,
+    )
+
+
+def _images(parts: Parts, cell: Cell, rows: slice, device: Device) -> Tensor:
+    """Images and attacks are in float32 or float64; the models alone may be in bfloat16."""
+    dtype = torch.float64 if cell.dtype == "float64" else torch.float32
+    images: Tensor = parts.dataset.images[rows].to(device=device.torch, dtype=dtype)
+    return images
+
+
+def _attacked(parts: Parts, problem: Problem) -> tuple[Tensor, Tensor]:
+    """The attacked images and which samples failed: a crash is a recorded state, never a robust sample.
+
+    When a chunk's gradient is not finite, its samples are attacked one by one so that only the culprits are lost.
+    """
+    failed = torch.zeros(len(problem.x), dtype=torch.bool)
+    try:
+        return parts.attack(problem).detach(), failed
+    except FloatingPointError:
+        x_adv = problem.x.clone()
+        problem.published.clear()
+        for i in range(len(problem.x)):
+            alone = problem.take([i])
+            try:
+                x_adv[i : i + 1] = parts.attack(alone).detach()
+            except FloatingPointError:
+                failed[i] = True
+            for name, flag in alone.published.items():
+                none = flag.new_full((len(problem.x),), 0 if flag.dtype is torch.bool else -1)
+                problem.published.setdefault(name, none)[i] = flag[0]
+        return x_adv, failed
+
+
+@torch.no_grad()
+def _pictures(parts: Parts, cell: Cell, problem: Problem, x_adv: Tensor) -> Chunk:
+    """The first images as they are and as the purifier makes them, for the grid."""
+    noise = streams(cell.seed, problem.ids[:PICTURES])["score"].draws(1)
+    found: Chunk = {}
+    for name, images in (("clean", problem.x), ("attacked", x_adv)):
+        few = images[:PICTURES]
+        found[f"picture_{name}"] = _pixels(few)
+        found[f"picture_purified_{name}"] = _pixels(parts.defense.purify(few, noise))
+    return found
+
+
+def _robust_so_far(parts: Parts, chunks: list[Chunk]) -> float:
+    """Percent of the draws that were right, over the samples whose attack did not fail."""
+    right = [parts.dataset.task.correct(chunk, "attacked")[:, ~chunk["failed"]].mean(0) for chunk in chunks]
+    shares = np.concatenate(right)
+    return 100 * float(shares.mean()) if len(shares) else float("nan")
+
+
+def _pixels(x: Tensor) -> NDArray[np.float32]:
+    return x.float().permute(0, 2, 3, 1).cpu().numpy()

@@ -1,0 +1,90 @@
+"""Loggers: who is told how a cell goes. They see records and counts, never models, and they can stop nothing."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lgap_bench.cell.config import Cell
+from lgap_bench.record import Record
+
+
+@dataclass(frozen=True)
+class Done:
+    """How far a cell is.
+
+    Attributes:
+        index: of the chunk that was finished last, or taken from the record.
+        images, n: samples that are scored, and all of them.
+        robust: accuracy so far in percent, over the samples whose attack did not fail; NaN where all failed.
+        left: seconds to go, by the pace of this call.
+    """
+
+    index: int
+    images: int
+    n: int
+    robust: float
+    left: float
+
+
+class Logger:
+    """Base class: hears everything, says nothing. A logger overrides what it wants to know.
+
+    In a cell's order: `started` once, `phase` and `chunk` as often as there is something to tell, then one of
+    `finished` and `failed`. A cell that answers from its record tells nobody.
+    """
+
+    def started(self, cell: Cell, record: Record) -> None:
+        """The cell will be measured, into this record."""
+
+    def phase(self, text: str) -> None:
+        """What goes on outside the chunks: training, purifying training images."""
+
+    def chunk(self, done: Done) -> None:
+        """A chunk is finished and saved."""
+
+    def finished(self, record: Record) -> None:
+        """The record is whole."""
+
+    def failed(self, error: BaseException) -> None:
+        """The cell ends here, with this error."""
+
+
+class Loggers(Logger):
+    """Several loggers as one. One that fails is named once and left out from then on: it never stops a cell."""
+
+    def __init__(self, loggers: Sequence[Logger] = ()) -> None:
+        self.loggers = list(loggers)
+
+    def started(self, cell: Cell, record: Record) -> None:
+        """Told to all."""
+        self._tell("started", cell, record)
+
+    def phase(self, text: str) -> None:
+        """Told to all."""
+        self._tell("phase", text)
+
+    def chunk(self, done: Done) -> None:
+        """Told to all."""
+        self._tell("chunk", done)
+
+    def finished(self, record: Record) -> None:
+        """Told to all."""
+        self._tell("finished", record)
+
+    def failed(self, error: BaseException) -> None:
+        """Told to all."""
+        self._tell("failed", error)
+
+    def _tell(self, event: str, *what: object) -> None:
+        for logger in list(self.loggers):
+            try:
+                getattr(logger, event)(*what)
+            except Exception as error:
+                self.loggers.remove(logger)
+                name = type(logger).__name__
+                print(f"lgap-bench: logger {name} failed and is left out ({error})", file=sys.stderr, flush=True)
+
+
+SILENT = Loggers()

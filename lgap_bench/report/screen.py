@@ -1,0 +1,50 @@
+"""A cell's numbers as a person reads them on a screen, from its record alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from lgap_bench.record import Record
+
+
+def one_screen(record: Record) -> str:
+    """A cell's numbers as a person reads them."""
+    s, run = record.summary(), record.run()
+    lines = [
+        f"{s['purifier_name']} + {_classifier(s)} on {s['dataset_name']}, {s['attack_name']} (view {s['view']}), "
+        f"{s['norm']} {s['eps']}, n = {s['n']}, seed {s['seed']}"
+    ]
+    for title in ("natural", "robust"):
+        if title in s:
+            a = s[title]
+            lines.append(
+                f"  {title:8} {a['mean']:5.1f}  [{a['low']:.1f}, {a['high']:.1f}]   any of {s['score_draws']}: "
+                f"{a['any_of_k']:.1f}   majority: {a['majority_of_k']:.1f}   undefended: {s[f'undefended_{title}']:.1f}"
+            )
+    if s.get("caption_label_clean") is not None:
+        lines.append(
+            f"  caption names the label: clean {s['caption_label_clean']:.1f}, attacked {s['caption_label_attacked']:.1f}"
+        )
+    if s.get("attacked_caption_target") is not None:
+        lines.append(f"  attacked captions that say what the attack aimed at: {s['attacked_caption_target']:.1f}")
+    if "as_published" in s:
+        lines.append(f"  the library's own count (as_published): {s['as_published']:.1f}")
+    finders = {key.removeprefix("found_by_"): value for key, value in s.items() if key.startswith("found_by_")}
+    if len(finders) > 1:
+        shares = ", ".join(f"{name} {value:.0f} %" for name, value in finders.items())
+        lines.append(f"  the worst image was found by: {shares}")
+    if "gradient_cosine" in s:
+        lines.append(
+            f"  this view's gradient beside the exact one (at most 4 images): cosine {s['gradient_cosine']:.3f}, signs agree {s['gradient_signs']:.1f} %"
+        )
+    if s["failed"]:
+        lines.append(f"  partial: the attack failed on {s['failed']} samples, which count neither way")
+    lines.append(f"  {run['seconds']:.1f} s   record and pictures: {record.folder}")
+    return "\n".join(lines)
+
+
+def _classifier(summary: Mapping[str, Any]) -> str:
+    """The classifier's name and what was done to it."""
+    stages = [f"{stage} {summary[f'{stage}_name']}" for stage in summary["stages"]]
+    return ", ".join([summary["classifier_name"], *stages])

@@ -1,0 +1,57 @@
+"""What a process has once, whatever it measures: the device, and the libraries' global settings."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Device:
+    """Where models run.
+
+    Attributes:
+        torch: torch's name for it.
+        kind: `cpu`, or the GPU's model name: part of a record's identity, since another one rounds differently.
+    """
+
+    torch: str
+    kind: str
+
+
+CPU = Device("cpu", "cpu")
+
+
+def find_device(wanted: str) -> Device:
+    """The device for `auto`, `cpu` or `cuda`; torch is imported only where a GPU may be.
+
+    Raises ValueError for cuda without one.
+    """
+    driver = Path("/proc/driver/nvidia/version").exists() or Path("/dev/dxg").exists()
+    if wanted == "cpu" or (wanted == "auto" and not driver):
+        return CPU
+    import torch
+
+    if torch.cuda.is_available():
+        return Device("cuda", torch.cuda.get_device_name())
+    if wanted == "auto":
+        return CPU
+    raise ValueError("device=cuda but no CUDA device is available: use device=cpu")
+
+
+def configure(tf32: bool = False, threads: int | None = None) -> None:
+    """Set what a process has once: TF32, CPU threads (null: torch's own choice), determinism, the libraries' chatter."""
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a cell never downloads: who measures checks its files first
+    import torch
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
+    diffusers_logging.disable_progress_bar()
+    diffusers_logging.set_verbosity_error()
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
+    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
+    if threads:
+        torch.set_num_threads(threads)

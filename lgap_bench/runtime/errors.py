@@ -1,0 +1,97 @@
+"""Which errors are the user's to mend, and how they are told: one line on stderr and an exit code."""
+
+from __future__ import annotations
+
+import difflib
+import errno
+import os
+import re
+import sys
+from collections.abc import Callable
+
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+
+from lgap_bench import CONF
+
+GROUPS = ("guidance", "sampler")  # folders of conf/purifier that are groups of their own, not purifiers
+USERS = (ValueError, OSError, HydraException, OmegaConfBaseException)
+
+
+def is_users(error: BaseException) -> bool:
+    """Whether the user can mend this error; anything else is our bug and keeps its traceback."""
+    if type(error).__name__ == "OutOfMemoryError":  # torch's, which is not imported here
+        return True
+    if type(error).__name__ == "InstantiationException":
+        return isinstance(error.__cause__, USERS)
+    return isinstance(error, USERS)
+
+
+def one_line_errors(command: Callable[[], object]) -> None:
+    """Run a command; what the user can mend is printed as one line with exit code 1, our own bugs keep their traceback.
+
+    HYDRA_FULL_ERROR=1 shows the traceback of everything.
+    """
+    asked = os.environ.get("HYDRA_FULL_ERROR")
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing six lines and exiting
+    try:
+        command()
+        sys.stdout.flush()  # here, so that a reader who has left is met below
+    except KeyboardInterrupt:
+        print("\nlgap-bench: interrupted; finished chunks are kept, the same call resumes", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader has seen enough (`| head`). Python would complain once more when it flushes stdout at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except Exception as error:
+        if asked == "1" or not is_users(error):
+            raise
+        print(sentence(error), file=sys.stderr)
+        sys.exit(1)
+
+
+def sentence(error: BaseException) -> str:
+    """One line; Hydra's wrapping exceptions are unwrapped to the one that says what is wrong."""
+    while type(error).__name__ == "InstantiationException" and error.__cause__ is not None:
+        error = error.__cause__
+    text = " ".join(str(error).split("Config search path")[0].split())
+    if type(error).__name__ == "OutOfMemoryError":
+        text = (
+            f"out of memory ({text.split('. ')[0]}): lower max_rows (rows in one pass) or chunk, or set prior.memory=0"
+        )
+    unknown = re.search(r"Could not override '([^']+)'", text)
+    if unknown:
+        # Hydra's own advice, to append the key, leads to a part that is given a word it does not know.
+        text = f"{unknown[1]} is no key or group here: see `lgap-bench run --help` for groups and `lgap-bench run --cfg job` for keys"
+    missing = re.search(r"Could not find '([^']+)'", text)
+    if missing:
+        text = f"{text[: missing.end()]}: {_choices(missing[1])}"
+    if isinstance(error, OSError) and error.errno in (
+        errno.EACCES,
+        errno.EROFS,
+        errno.ENOSPC,
+        errno.ENOENT,
+        errno.ENOTDIR,
+    ):
+        text += ": if this folder cannot be written, choose another one with outputs=... (or --outputs)"
+    return f"lgap-bench: {text}"
+
+
+def _choices(wanted: str) -> str:
+    """What stands in the deepest folder of conf/ that exists on the way to `wanted`, the likeliest first.
+
+    Hydra lists one folder's files alone, so that `subset=coup` would read as if there were none.
+    """
+    folder = CONF / wanted
+    while not folder.is_dir():
+        folder = folder.parent
+    place, name = folder.relative_to(CONF).as_posix(), (CONF / wanted).relative_to(folder).as_posix()
+    if place == ".":
+        return "`lgap-bench run --help` lists the groups and their choices"
+    below = sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml"))
+    found = [each for each in below if (CONF / place / each).parent.relative_to(folder).as_posix() not in GROUPS]
+    close = [each for each in found if name in each or each.split("/")[-1] in name]
+    close += [each for each in difflib.get_close_matches(name, found, 3, 0.5) if each not in close]
+    shown = [*close, *(each for each in found if each not in close)][:12]
+    return f"conf/{place} has {', '.join(shown)}" + (f" and {len(found) - 12} more" if len(found) > 12 else "")

@@ -1,0 +1,50 @@
+"""The task `single_label`: one class per image, right when its logit is the largest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lgap_bench.task import loss as losses
+
+
+@dataclass(frozen=True)
+class SingleLabel:
+    """What a label is, what counts as right, what an attacker raises by default, and what is kept of a sample.
+
+    A data set says which task it asks; the loop, the attacks' choices and the tables ask the task.
+    """
+
+    def right(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Whether each row of logits (..., B, classes) answers its label (B,), bool (..., B)."""
+        return logits.argmax(-1) == labels
+
+    def margin(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """By how much the answer is wrong, (B,): largest other logit minus the label's; above 0 is wrong."""
+        return losses.margin(logits, labels)
+
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """What an attacker raises who has no better idea, (B,): the cross-entropy."""
+        return losses.cross_entropy(logits, labels)
+
+    def columns(self, name: str, logits: Tensor, labels: Tensor) -> dict[str, NDArray[Any]]:
+        """What a record keeps of logits (draws, B, classes): predictions, and margins that are positive where right."""
+        margins = torch.stack([-self.margin(each, labels) for each in logits])
+        return {
+            f"{name}_prediction": logits.argmax(-1).cpu().numpy(),
+            f"{name}_margin": margins.double().cpu().numpy(),
+        }
+
+    def correct(self, columns: Mapping[str, Any], name: str) -> NDArray[np.bool_]:
+        """From a record's columns whether each draw was right: (B, draws) of samples, (draws, B) of a chunk."""
+        guesses, labels = np.asarray(columns[f"{name}_prediction"]), np.asarray(columns["label"])
+        return guesses == labels if isinstance(columns["label"], np.ndarray) else guesses == labels[:, None]
+
+
+SINGLE_LABEL = SingleLabel()
