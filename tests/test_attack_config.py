@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -100,7 +101,7 @@ def test_autoattack_rand_has_no_square_to_reduce():
 def test_the_order_of_an_ensemble_s_members_is_part_of_its_identity(key):
     plain = cell("attack=full_ensemble", "+attack@attack.hidden.more=apgd_ce", "view=full")
     members = dict(reversed(plain.attack[key].items()))
-    turned = {**plain, "attack": {**plain.attack, key: members}}
+    turned = replace(plain, attack={**plain.attack, key: members})
     assert turned == plain, "the same members"
     assert record_id(identity(turned, "cpu")) != record_id(identity(plain, "cpu"))
 

@@ -69,7 +69,7 @@ def test_a_subset_is_the_papers_images_in_their_order(name):
     assert index[: len(first)].tolist() == first
     assert index[len(index) - len(last) :].tolist() == last
     assert hashlib.sha256(index.astype("<i8").tobytes()).hexdigest() == digest == held(name)["subset"]["sha256"]
-    assert held(name)["evaluated"] == held(name)["sizes"]["test"] == count
+    assert held(name)["_about_"]["evaluated"] == held(name)["_about_"]["sizes"]["test"] == count
     assert held(name)["subset"]["name"] == name
 
 
@@ -131,7 +131,7 @@ def test_name_and_hash_stand_in_the_config_and_a_subset_never_retrains_a_classif
     )  # fmt: skip
     assert coup.dataset["subset"]["name"] == "coup_512"
     assert coup.dataset["subset"]["sha256"] == FACTS["coup_512"][-1]
-    assert coup["subset_name"] == "cifar10/coup_512"
+    assert coup.names.subset == "cifar10/coup_512"
     assert plain.dataset["subset"] is None
     assert stage_identity(plain, "train", "cpu") == stage_identity(coup, "train", "cpu")
     turned = at_split({"captioner": {"dataset": coup.dataset}}, "train")["captioner"]["dataset"]
@@ -157,8 +157,10 @@ def test_an_experiment_names_its_subset_by_role_and_the_miniature_has_none(tmp_p
     assert paper.dataset["subset"]["name"] == "coup_512"
     assert "missing here: nothing" in dry(miniature)
     held, plain = miniature.dataset, cell().dataset
-    assert {**held, "evaluated": 64} == plain, "the miniature's images and its identity are untouched"
-    assert miniature["n"] == held["evaluated"] == 32, "only how many of them a row of COUP's takes is its own"
+    assert {**held, "_about_": {**held["_about_"], "evaluated": 64}} == plain, (
+        "the miniature's images and its identity stay"
+    )
+    assert miniature.n == held["_about_"]["evaluated"] == 32, "only how many of them a row of COUP's takes is its own"
 
 
 @pytest.mark.parametrize(
