@@ -13,7 +13,7 @@ SLOW_N ?= 16
 help:
 	@echo "make demo   LGAP against ever better attackers, in miniature (about two minutes after the install)"
 	@echo "make tables PAPER=lgap   every table of a paper, in miniature (lgap: a quarter of an hour, coup: 45 minutes, N=16 for half)"
-	@echo "make test   the test suite        make lint   ruff and mypy"
+	@echo "make test   the test suite        make lint   ruff, mypy and the layers of imports"
 	@echo "make bench  what it costs, beside plain scripts (about twenty minutes): outputs/bench/bench.md"
 	@echo "make zoo    train the miniature's weights anew (under an hour of CPU)"
 	@echo "make lock   pin every dependency with hashes in requirements.lock"
@@ -48,6 +48,7 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 # Contestants in turns, one thread each; `BENCH="--parts bpda --repetitions 3"` for less, `BENCH=--quick` to try it out.
 bench: install

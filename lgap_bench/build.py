@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
-
 import torch
 
+from lgap_bench.attack.problem import Parts
 from lgap_bench.cell.config import Cell
 from lgap_bench.cell.diffusion import guided_by_trained
 from lgap_bench.cell.instantiate import instantiate
@@ -16,18 +14,6 @@ from lgap_bench.logger.base import SILENT, Loggers
 from lgap_bench.metric import clip
 from lgap_bench.metric.captions import Captions
 from lgap_bench.runtime.device import Device
-
-
-@dataclass(frozen=True)
-class Parts:
-    """What a cell is composed of; `measures` see what a defense observed, and add to the record."""
-
-    dataset: Any
-    defense: Any
-    attack: Any
-    view: Any
-    threat: Any
-    measures: tuple[Any, ...] = ()
 
 
 def build(cell: Cell, device: Device, loggers: Loggers = SILENT) -> Parts:

@@ -101,7 +101,7 @@ def test_identity_counts_what_changes_numbers_and_nothing_else(tmp_path):
 def test_a_failing_gradient_is_a_recorded_state_and_never_robust(tmp_path):
     import torch
 
-    from lgap_bench.build import Parts
+    from lgap_bench.attack.problem import Parts
     from lgap_bench.evaluate.loop import evaluate
     from lgap_bench.evaluate.summary import summarise
 

@@ -6,18 +6,16 @@ Auto-PGD on others, with the guidance in the gradient or without. A defense is a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 from lgap_bench.attack.detached import Detached
-from lgap_bench.attack.problem import Problem
+from lgap_bench.attack.problem import Attack, Problem
 from lgap_bench.attack.select import WorstCase, confirmed_wrong
 from lgap_bench.attack.view import Full, View
-
-Attack = Callable[[Problem], Tensor]
 
 
 @dataclass(frozen=True)

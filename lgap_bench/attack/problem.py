@@ -11,7 +11,8 @@ from torch import Tensor
 
 from lgap_bench.attack.threat import Threat
 from lgap_bench.attack.view import View
-from lgap_bench.defense import passes
+from lgap_bench.dataset.base import DataSet
+from lgap_bench.defense import Defense, passes
 from lgap_bench.noise import Noise, Stream, streams
 from lgap_bench.task.single_label import SINGLE_LABEL, SingleLabel
 
@@ -60,6 +61,25 @@ class Problem:
         ids = tuple(self.ids[i] for i in rows)
         part = replace(self, x=self.x[rows], y=self.y[rows], ids=ids, captions=captions, caption_aims=aims)
         return replace(part, published={})
+
+
+Attack = Callable[[Problem], Tensor]  # attacked images (B, C, H, W); it never says whether it succeeded
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a cell is composed of, built and on its device: images, defense and attacker.
+
+    Attributes:
+        measures: see what a defense observed (captions), and add to the record.
+    """
+
+    dataset: DataSet
+    defense: Defense
+    attack: Attack
+    view: View
+    threat: Threat
+    measures: tuple[Any, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from lgap_bench.attack.problem import Problem
+from lgap_bench.attack.problem import Parts, Problem
 from lgap_bench.attack.stand_in import agreement
-from lgap_bench.build import Parts
 from lgap_bench.cell.config import Cell
 from lgap_bench.noise import streams
 

@@ -9,8 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lgap_bench.attack.problem import Problem
-from lgap_bench.build import Parts
+from lgap_bench.attack.problem import Parts, Problem
 from lgap_bench.cell.config import Cell
 from lgap_bench.evaluate.diagnose import check_contract, probe
 from lgap_bench.evaluate.score import attacked_wrongness, scored

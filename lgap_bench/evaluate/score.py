@@ -10,10 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lgap_bench.attack.problem import Problem
+from lgap_bench.attack.problem import Parts, Problem
 from lgap_bench.attack.select import wrongness
 from lgap_bench.attack.view import Full
-from lgap_bench.build import Parts
 from lgap_bench.cell.config import Cell
 from lgap_bench.noise import streams
 from lgap_bench.record import Chunk

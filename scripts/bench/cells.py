@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from omegaconf import DictConfig
 
-from lgap_bench.attack.problem import Problem
-from lgap_bench.build import Parts, build
+from lgap_bench.attack.problem import Parts, Problem
+from lgap_bench.build import build
 from lgap_bench.cell import compose
 from lgap_bench.cell.config import Cell, resolve
 from lgap_bench.runtime.device import Device, configure

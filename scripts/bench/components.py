@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from lgap_bench import run as runner
-from lgap_bench.build import Parts, build
+from lgap_bench.attack.problem import Parts
+from lgap_bench.build import build
 from lgap_bench.noise import Noise
 from scripts.bench.cells import composed
 from scripts.bench.settings import Settings

@@ -13,7 +13,8 @@ import torch
 
 from lgap_bench import evaluate as evaluation
 from lgap_bench import run as runner
-from lgap_bench.build import Parts, build
+from lgap_bench.attack.problem import Parts
+from lgap_bench.build import build
 from scripts.bench.cells import composed
 from scripts.bench.settings import Settings
 from scripts.bench.timing import spread, wait

@@ -13,8 +13,9 @@ import time
 import torch
 from torch import Tensor
 
+from lgap_bench.attack.problem import Parts
 from lgap_bench.attack.view import Full
-from lgap_bench.build import Parts, build
+from lgap_bench.build import build
 from lgap_bench.cell.compose import resolved
 from lgap_bench.defense import passes
 from lgap_bench.noise import streams
