@@ -17,7 +17,7 @@ import hashlib
 import json
 import shutil
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from lgap_bench.runtime import files
 
 Chunk = dict[str, NDArray[Any]]
+SEALED = {"samples": "samples.parquet", "identity": "identity.json", "config": "config.yaml"}  # by summary.json
 PICTURES = 8  # images of the first chunk that are kept for the grid
 
 
@@ -49,22 +50,35 @@ class Record:
         files.write_json(self.folder / "identity.json", identity)
         files.write_yaml(self.folder / "config.yaml", config)
 
-    def chunk(self, index: int) -> Chunk | None:
-        """A finished chunk, or None. Raises ValueError if its file is damaged."""
+    def chunk(self, index: int, ids: Sequence[int]) -> Chunk | None:
+        """The finished chunk of these samples, or None.
+
+        Raises ValueError if its file is damaged, or is not what was saved here: a copy of another chunk, of another
+        record, or a part of one would make a whole record of the wrong samples.
+        """
         file = self._chunk_file(index)
         if not file.exists():
             return None
         try:
             with np.load(file, allow_pickle=False) as arrays:
-                return dict(arrays)
+                chunk = dict(arrays)
         except (OSError, EOFError, ValueError, zipfile.BadZipFile, KeyError) as error:
             raise ValueError(
                 f"record chunk {file} is damaged ({error}): delete this file, it is computed again"
             ) from None
+        stamp = str(chunk.pop("stamp", ""))
+        if stamp != self._stamp(index) or chunk.get("id", np.empty(0)).tolist() != list(ids):
+            raise ValueError(
+                f"record chunk {file} holds other samples than it should (stamp {stamp or 'none'}): delete this file, it is computed again"
+            )
+        return chunk
 
     def save_chunk(self, index: int, chunk: Chunk) -> None:
-        """Write a chunk so that a kill leaves either the whole file or none."""
-        files.write_npz(self._chunk_file(index), chunk)
+        """Write a chunk so that a kill leaves either the whole file or none; it says whose it is."""
+        files.write_npz(self._chunk_file(index), {**chunk, "stamp": np.asarray(self._stamp(index))})
+
+    def _stamp(self, index: int) -> str:
+        return f"{self.folder.name} {index}"
 
     def finish(self, chunks: list[Chunk], summary: dict[str, Any], run: Mapping[str, Any]) -> None:
         """Merge the chunks into samples.parquet, write the pictures, then the summary that makes the record whole."""
@@ -78,8 +92,9 @@ class Record:
             images = np.concatenate([chunk["image_attacked"] for chunk in chunks])
             files.write_npz(self.folder / "images.npz", {"attacked": images}, compressed=True)
         files.write_json(self.folder / "run.json", run)
-        digest = hashlib.sha256(samples.read_bytes()).hexdigest()
-        files.write_json(self.folder / "summary.json", {**summary, "samples_sha256": digest})
+        seals = {f"{name}_sha256": self._sha256(file) for name, file in SEALED.items()}
+        sealed = {**summary, **seals}
+        files.write_json(self.folder / "summary.json", {**sealed, "summary_id": files.content_id(sealed)})
         self.tidy()
 
     def tidy(self) -> None:
@@ -92,19 +107,36 @@ class Record:
         """The cell's numbers. Raises ValueError if the record is damaged: a wrong number is worse than none."""
         file = self.folder / "summary.json"
         try:
-            summary = json.loads(file.read_text())
-            digest = hashlib.sha256((self.folder / "samples.parquet").read_bytes()).hexdigest()
-            if summary["samples_sha256"] != digest:
-                raise ValueError("samples.parquet is not the one its summary was made from")
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            summary: dict[str, Any] = json.loads(file.read_text())
+            for name, sealed in SEALED.items():
+                if name != "samples" and f"{name}_sha256" not in summary:
+                    continue  # a record of 0.1 seals its samples alone
+                if summary[f"{name}_sha256"] != self._sha256(sealed):
+                    raise ValueError(f"{sealed} is not the one its summary was made from")
+            rest = {key: value for key, value in summary.items() if key != "summary_id"}
+            if summary.get("summary_id", files.content_id(rest)) != files.content_id(rest):
+                raise ValueError("summary.json was edited")
+            if files.content_id(self.identity()) != self.folder.name:
+                raise ValueError(
+                    "identity.json is not the one that the folder is named by: it was edited, copied or renamed"
+                )
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(
                 f"record {self.folder} is damaged ({error}): delete this folder, the cell is computed again"
             ) from None
         return summary
 
+    def _sha256(self, name: str) -> str:
+        return hashlib.sha256((self.folder / name).read_bytes()).hexdigest()
+
     def check(self, images: bool = False) -> None:
         """Raise ValueError if a finished record cannot answer: damaged, or without the `images` that are asked for."""
-        self.summary()
+        summary, samples = self.summary(), self.samples()
+        ids = samples["id"]
+        if len(ids) != summary["n"] or len(set(ids)) != len(ids):
+            raise ValueError(
+                f"record {self.folder} is damaged (samples.parquet has {len(set(ids))} samples in {len(ids)} rows, n is {summary['n']}): delete this folder, the cell is computed again"
+            )
         if images and not (self.folder / "images.npz").exists():
             raise ValueError(
                 f"keep_images=true, but record {self.folder} was made without them: delete this folder, the cell is "
@@ -171,7 +203,7 @@ def _table(chunks: list[Chunk]) -> dict[str, list[Any]]:
     """Columns of all chunks; (K, B) arrays become one list of K per sample."""
     columns = {}
     for name in dict.fromkeys(name for chunk in chunks for name in chunk):
-        if name.startswith(("picture_", "image_", "probe_")) or name == "seconds":
+        if name.startswith(("picture_", "image_", "probe_")) or name in ("seconds", "notes"):
             continue
         columns[name] = [row for chunk in chunks for row in _rows(chunk, name)]
     return columns

@@ -89,6 +89,7 @@ def measure(cell: Cell, record: Record, device: Device, loggers: Loggers = SILEN
     from lgap_bench.evaluate.facts import cell_facts, run_facts
     from lgap_bench.evaluate.loop import evaluate
     from lgap_bench.evaluate.summary import summarise
+    from lgap_bench.evaluate.verdict import Facts, verdict
 
     began = time.monotonic()
     loggers.started(cell, record)
@@ -97,8 +98,9 @@ def measure(cell: Cell, record: Record, device: Device, loggers: Loggers = SILEN
         record.begin(cell.plain(), identity(cell, device.kind))
         chunks = evaluate(parts, cell, record, device, loggers)
         facts = cell_facts(cell, record.folder.name, device, parts.dataset.classes)
-        numbers = summarise(chunks, parts.dataset.task, parts.measures)
-        record.finish(chunks, {**facts, **numbers}, run_facts(chunks, began, device))
+        summary = {**facts, **summarise(chunks, parts.dataset.task, parts.measures)}
+        summary |= verdict(Facts(cell, parts.defense.randomized, chunks, summary))
+        record.finish(chunks, summary, run_facts(chunks, began, device))
         loggers.finished(record)
     except BaseException as error:
         loggers.failed(error)

@@ -34,6 +34,8 @@ class Problem:
         caption_aims: the sentence that a targeted caption attack leads each image to; empty: away from the true one.
         published: what an attack adds to the record, name -> (B,): a library's own count, bool; the class that a targeted
             caption attack aims at, int.
+        task: what counts as right; the data set's.
+        notes: what an attack or its library has to say of how it went; a `take` writes to the same list.
     """
 
     view: View
@@ -48,6 +50,7 @@ class Problem:
     caption_aims: list[str] = field(default_factory=list)
     published: dict[str, Tensor] = field(default_factory=dict)
     task: SingleLabel = SINGLE_LABEL
+    notes: list[str] = field(default_factory=list)
 
     def stream(self, role: str) -> Stream:
         """The noise of one role for these samples."""

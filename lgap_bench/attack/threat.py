@@ -66,6 +66,11 @@ class Threat:
         scale = self.eps * radius / self.length(direction).clamp_min(1e-12)
         return (x + direction * _per_sample(x, scale)).clamp(0, 1)
 
+    def corner(self, x: Tensor, noise: Noise) -> Tensor:
+        """A random point at the edge of the ball, where noise does most harm: a vertex (linf), any direction (l2)."""
+        draw = noise.uniform(x, "corner") - 0.5 if self.norm == "linf" else noise.normal(x, "corner")
+        return self.project(x + self.ascend(draw, self.eps), x)
+
     def check(self, x_adv: Tensor, x: Tensor, ids: tuple[int, ...], attack: str) -> None:
         """Raise ValueError naming the attack and the first sample outside the ball, outside [0, 1] or not finite."""
         finite = torch.isfinite(x_adv).flatten(1).all(1)

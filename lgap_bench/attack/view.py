@@ -25,9 +25,13 @@ class View:
 
     Attributes:
         approximate: whether the gradient stands in for the exact one, so that a record says how far it lies from it.
+        differentiable: whether the view promises a gradient of its logits; one that has none is refused.
+        own_slope: whether that gradient is the slope of these logits, which finite differences can hold it against.
     """
 
     approximate: ClassVar[bool] = False
+    differentiable: ClassVar[bool] = True
+    own_slope: ClassVar[bool] = True
 
     def __init__(self, defense: Defense, max_rows: int = MAX_ROWS) -> None:
         self.defense = defense
@@ -70,6 +74,8 @@ class Full(View):
 class Bpda(View):
     """Backward pass differentiable approximation (Athalye et al. 2018): purify forward, identity backward."""
 
+    own_slope = False
+
     def logits(self, x: Tensor, noise: Noise, observed: list[str] | None = None) -> Tensor:
         """classifier(purified) with the gradient of classifier at purified, taken for x."""
         with torch.no_grad():
@@ -104,6 +110,8 @@ class Blind(View):
 class Caption(View):
     """Only the captioner is differentiated; the defense may be queried. For attacks with no classification term."""
 
+    differentiable = False
+
     def logits(self, x: Tensor, noise: Noise, observed: list[str] | None = None) -> Tensor:
         """The defense's logits, cut off from x: whatever is added to the loss carries all of the gradient."""
         with torch.no_grad():
@@ -112,6 +120,8 @@ class Caption(View):
 
 class Query(View):
     """The defense may be queried as often as one likes; no gradient. For attacks that search."""
+
+    differentiable = False
 
     def logits(self, x: Tensor, noise: Noise, observed: list[str] | None = None) -> Tensor:
         """The defense's logits, cut off from x."""

@@ -6,12 +6,15 @@ are a closed set, and their grammar is checked when a config is composed, so tha
     limits         key -> which values it may have: `int [1, 31]`, `(0, 1] or null`, `a | b`
     needs          what the part asks of the others; which keys it may have depends on the group, see NEEDS
     unidentified   keys that change no number: paths, memory that is traded for time
+    content        keys that hold folders, which identify by what is in them
     sampling       of a prior: how it is sampled; purifier files refer to these by interpolation
     space          of a prior: pixel or latent
     shape, sizes, class_count, evaluated    of a data set: (C, H, W), images per split, classes, the papers' n
     noise_density  of a threat: share of pixels that salt-and-pepper noise strikes
     whole, made_of of an attack: numbers below which it is another attack; the keys that hold attacks
     shown          of a view: its name in tables
+    bound          of a view or an attack: why a number from it is no more than an upper bound
+    gradient_free  of an attack: whether it searches too, so that a masked gradient does not stop it
 """
 
 from __future__ import annotations
@@ -30,6 +33,7 @@ WORDS: dict[str, type | tuple[type, ...]] = {
     "limits": dict,
     "needs": dict,
     "unidentified": list,
+    "content": list,
     "sampling": dict,
     "space": str,
     "shape": list,
@@ -40,7 +44,12 @@ WORDS: dict[str, type | tuple[type, ...]] = {
     "whole": dict,
     "made_of": list,
     "shown": str,
+    "bound": str,
+    "gradient_free": bool,
 }
+
+
+KINDS: dict[Any, str] = {dict: "a mapping", list: "a list", str: "a word", bool: "true or false"}
 
 
 def about(config: Mapping[str, Any] | None, word: str, default: Any = None) -> Any:
@@ -58,7 +67,7 @@ def without(node: Any) -> Any:
 
 def identifying(node: Mapping[str, Any]) -> dict[str, Any]:
     """The keys of one level that belong to the identity: not `_about_`, and none that it calls unidentified."""
-    left_out = {ABOUT, *about(node, "unidentified", ())}
+    left_out = {ABOUT, *about(node, "unidentified", ()), *about(node, "content", ())}
     return {key: child for key, child in node.items() if key not in left_out}
 
 
@@ -79,8 +88,9 @@ def _check_words(held: Any, node: Mapping[str, Any], file: str, group: str) -> N
         if word not in WORDS:
             raise ValueError(f"{file}: {ABOUT}.{word} is not known: use {', '.join(WORDS)}")
         interpolated = isinstance(value, str) and value.startswith("${")
-        if not interpolated and (not isinstance(value, WORDS[word]) or isinstance(value, bool)):
-            kind = {dict: "a mapping", list: "a list", str: "a word"}.get(WORDS[word], "a number")  # type: ignore[arg-type]
+        number = isinstance(value, bool) and WORDS[word] is not bool
+        if not interpolated and (not isinstance(value, WORDS[word]) or number):
+            kind = KINDS.get(WORDS[word], "a number")
             raise ValueError(f"{file}: {ABOUT}.{word}={value} is not {kind}")
     if not 0 < held.get("noise_density", 1) <= 1:
         raise ValueError(
@@ -93,7 +103,12 @@ def _check_words(held: Any, node: Mapping[str, Any], file: str, group: str) -> N
             raise ValueError(
                 f"{file}: {ABOUT}.limits.{key}={limit} is no limit: write int [1, 31], (0, 1] or null, or a | b"
             )
-    for key in (*held.get("unidentified", ()), *held.get("made_of", ()), *held.get("whole", ())):
+    for key in (
+        *held.get("unidentified", ()),
+        *held.get("content", ()),
+        *held.get("made_of", ()),
+        *held.get("whole", ()),
+    ):
         if key not in node:
             raise ValueError(f"{file}: {ABOUT} names {key}, a key that the part does not have: mend its name")
     if "needs" in held:

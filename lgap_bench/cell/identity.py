@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from lgap_bench.cell.about import about, identifying
 from lgap_bench.cell.config import GROUPS, Cell
+from lgap_bench.cell.values import fraction
 from lgap_bench.runtime import weights as weight_files
+from lgap_bench.runtime.code import changed
+from lgap_bench.runtime.files import content_id
 
 NUMERICS_VERSION = 3  # raised with every change of results; tests/test_frozen.py guards it
+EVALUATION = ("lgap_bench.build", "lgap_bench.evaluate.loop", "lgap_bench.evaluate.summary")
+TRAINING = "lgap_bench.finetune.stage"
+FRACTIONS = ("eps", "step_size")  # `48/255`, `0.188...` and `eps/4` of it are one number
 NUMBERS = ("n", "seed", "score_draws", "chunk", "dtype", "tf32")
 
 
@@ -22,10 +26,15 @@ def identity(cell: Cell, device_kind: str) -> dict[str, Any]:
     Paths stand under the keys `weights` (a folder) and `file`, in every part: those are hashed by content. What a part
     calls unidentified in its `_about_` is left out: paths of images, memory (traded for time, bitwise the same), a data
     set's `unrelated` sentence, which changes numbers only where an attack aims at it. A trained classifier is identified by
-    how it is made: stages are deterministic, so the id is known before anything is trained.
+    how it is made: stages are deterministic, so the id is known before anything is trained. Code that is not this
+    release's, or no longer as released, is part of it too, by a digest of what it does.
     """
-    parts = {key: _fingerprinted(getattr(cell, key)) for key in (*GROUPS, *NUMBERS)}
-    stages = {stage: _fingerprinted(recipe) for stage, recipe in cell.stages.items()}
+    budget = fraction(cell.threat["eps"], "threat.eps")
+    parts = {key: _fingerprinted(getattr(cell, key), budget) for key in (*GROUPS, *NUMBERS)}
+    stages = {stage: _fingerprinted(recipe, budget) for stage, recipe in cell.stages.items()}
+    targets = _targets([getattr(cell, group) for group in GROUPS]) + _targets(list(cell.stages.values()))
+    if code := changed([*targets, *EVALUATION]):
+        parts["code"] = code
     if keys := about(
         cell.attack, "made_of"
     ):  # keys are sorted for the identity, and members meet whom those before left
@@ -57,12 +66,22 @@ def stage_identity(cell: Cell, name: str, device_kind: str) -> dict[str, Any]:
         parts["finetune"] = _recipe(finetune)
     if name == "purified" or (name == "finetune" and finetune["images"] == "purified"):
         parts |= {"purifier": at_split(cell.purifier, "train"), "dtype": cell.dtype}
-    return {**_fingerprinted(parts), **_machine(device_kind)}
+    if code := changed([*_targets(parts), TRAINING]):
+        parts["code"] = code
+    return {**_fingerprinted(parts, fraction(cell.threat["eps"], "threat.eps")), **_machine(device_kind)}
 
 
 def record_id(identity_: Mapping[str, Any]) -> str:
-    """16 hex digits of the SHA-256 of an identity."""
-    return hashlib.sha256(json.dumps(identity_, sort_keys=True).encode()).hexdigest()[:16]
+    """The name of a record's folder: a hash of its identity."""
+    return content_id(identity_)
+
+
+def _targets(node: Any) -> list[str]:
+    """The code of every part in a config."""
+    if isinstance(node, dict):
+        own = [node["_target_"]] if isinstance(node.get("_target_"), str) else []
+        return own + [target for child in node.values() for target in _targets(child)]
+    return [target for child in node for target in _targets(child)] if isinstance(node, list) else []
 
 
 def at_split(node: Any, split: str) -> Any:
@@ -84,16 +103,25 @@ def _machine(device_kind: str) -> dict[str, Any]:
     return {"device": device_kind, "numerics_version": NUMERICS_VERSION}
 
 
-def _fingerprinted(node: Any) -> Any:
+def _fingerprinted(node: Any, budget: float) -> Any:
     if isinstance(node, dict):
-        return {
-            key: _content(key, child) if key in ("weights", "file") else _fingerprinted(child)
-            for key, child in identifying(node).items()
-        }
-    return [_fingerprinted(child) for child in node] if isinstance(node, list) else node
+        content = {key: _folder(node[key]) for key in about(node, "content", ()) if isinstance(node.get(key), str)}
+        return {key: _value(key, child, budget) for key, child in identifying(node).items()} | content
+    return [_fingerprinted(child, budget) for child in node] if isinstance(node, list) else node
 
 
-def _content(key: str, path: Any) -> Any:
-    if not isinstance(path, str):
-        return path
-    return weight_files.fingerprint(path) if key == "weights" else weight_files.sha256(Path(path))
+def _value(key: str, value: Any, budget: float) -> Any:
+    """A value as it identifies: files by content, budgets and step lengths as numbers, however they are written."""
+    if key == "weights" and isinstance(value, str):
+        return weight_files.fingerprint(value)
+    if key == "file" and isinstance(value, str):
+        return weight_files.sha256(Path(value))
+    if key in FRACTIONS and isinstance(value, str | int | float):
+        return fraction(value, key, budget)
+    return _fingerprinted(value, budget)
+
+
+def _folder(path: str) -> str | None:
+    """A folder of data by content; None where it is not there, which whoever loads it says."""
+    folder = Path(path).expanduser()
+    return weight_files.folder_sha256(folder) if folder.is_dir() else None

@@ -1,41 +1,112 @@
-"""What is asked of a defense besides its accuracy: does it fit the data, and is it what it says it is?"""
+"""Diagnostics: what a record keeps of the attack besides its images, for the verdict. Each costs less than a step or two."""
 
 from __future__ import annotations
 
-import torch
+from dataclasses import replace
+from typing import Any
 
-from lgap_bench.attack.problem import Parts, Problem
+import numpy as np
+import torch
+from torch import Tensor
+
+from lgap_bench.attack.problem import Parts, Problem, estimate
 from lgap_bench.attack.stand_in import agreement
+from lgap_bench.attack.view import Full
 from lgap_bench.cell.config import Cell
-from lgap_bench.noise import streams
+from lgap_bench.record import Chunk
+
+TRIES = 8  # random corners of the ball for every image that an attack never moved
+SLOPE_STEP = 1 / 16  # of the budget: how far finite differences look along the gradient
+ASKED = 4  # images whose gradient is held against finite differences
+
+
+def check_gradient(parts: Parts, cell: Cell, problem: Problem) -> None:
+    """Raise ValueError if the view promises a gradient and the defense cuts it off: every step would stand still."""
+    if not parts.view.differentiable or not _attacked(cell):
+        return
+    few = problem.take(range(min(2, len(problem.x))))
+    noise = few.stream("attack").draws(1, 0, -3)
+    x = few.x.clone().requires_grad_(True)
+    observed = few.view.observe(few.x, noise)
+    with torch.enable_grad():
+        logits = few.view.logits(x, noise, observed)
+        found = None
+        if logits.requires_grad:
+            (found,) = torch.autograd.grad(logits.sum(), x, allow_unused=True)
+    if found is None:
+        raise ValueError(
+            f"view={cell.names.view} promises a gradient, and purifier={cell.names.purifier} with classifier={cell.names.classifier} has none (its logits do not depend on the image for autograd): use view=bpda, or attack=square view=query"
+        )
+
+
+def gradient_columns(parts: Parts, cell: Cell, problem: Problem) -> Chunk:
+    """`zero_gradient` (B,) and `zero_pixels` (B,), the share of pixels: of the attacker's loss at the clean images."""
+    if not parts.view.differentiable or not _attacked(cell):
+        return {}
+    try:
+        at = estimate(problem, problem.x, problem.stream("attack").draws(1, 0, -3), problem.task.loss)
+    except FloatingPointError:  # the attack meets it too, and counts the sample as failed
+        return {}
+    zero = (at.gradient == 0).flatten(1).double().mean(1)
+    return {"zero_gradient": (zero == 1).cpu().numpy(), "zero_pixels": zero.cpu().numpy()}
 
 
 @torch.no_grad()
-def check_contract(parts: Parts, cell: Cell, x: torch.Tensor) -> None:
-    """One image before any attack: does the classifier fit the data set, and is the defense as randomized as it says?
-
-    Args:
-        x: the first image, (1, C, H, W) in [0, 1], on the device.
-    """
-    defense, ids = parts.defense, parts.dataset.ids[:1].tolist()
-    first, second = (defense(x, streams(seed, ids)["select"].draws()) for seed in (0, 1))
-    if not bool(torch.isfinite(first).all()):
-        raise ValueError(
-            f"purifier={cell.names.purifier}, classifier={cell.names.classifier}: logits of sample {ids[0]} are not "
-            "finite: try dtype=float32 or milder settings"
-        )
-    if first.shape[-1] != len(parts.dataset.classes):
-        raise ValueError(
-            f"classifier={cell.names.classifier} has {first.shape[-1]} classes, dataset={cell.names.dataset} has "
-            f"{len(parts.dataset.classes)}: choose a classifier of that data set"
-        )
-    if not defense.randomized and not torch.equal(first, second):
-        raise ValueError(
-            f"purifier={cell.names.purifier} answers differently under other noise and says randomized = False: "
-            "set randomized = True in its class"
-        )
+def reach_columns(parts: Parts, cell: Cell, problem: Problem, x_adv: Tensor) -> Chunk:
+    """`unmoved_reachable` (B,): never moved, right, and wrong at one of a few random corners of the ball, on every draw."""
+    reached = torch.zeros(len(problem.x), dtype=torch.bool, device=problem.x.device)
+    still = ((x_adv - problem.x).flatten(1).abs().amax(1) == 0).nonzero().flatten().tolist()
+    if still and _attacked(cell):
+        few = replace(problem.take(still), view=Full(parts.defense, cell.max_rows))
+        select = few.stream("select").draws(3 if parts.defense.randomized else 1, 0, -6)
+        right = few.task.right(few.view.query(few.x, select), few.y).any(0)
+        wrong = torch.zeros_like(right)
+        for number in range(TRIES):
+            corner = few.threat.corner(few.x, few.stream("select").draws(1, number, -7))
+            wrong |= (~few.task.right(few.view.query(corner, select), few.y)).all(0)
+        reached[still] = right & wrong
+    return {"unmoved_reachable": reached.cpu().numpy()}
 
 
 def probe(problem: Problem) -> dict[str, float]:
-    """What a record says of the view beside the accuracies: how far an approximate gradient lies from the exact one."""
-    return agreement(problem.view, problem) if problem.view.approximate else {}
+    """Once per cell, on its first images: how far an approximate gradient lies from the exact one, and an exact one from
+    finite differences."""
+    if problem.view.approximate:
+        return agreement(problem.view, problem)
+    return slope(problem)
+
+
+def slope(problem: Problem, images: int = ASKED) -> dict[str, float]:
+    """`slope_ratio`: central difference of the loss along its normalised gradient, over the gradient's length; the median.
+
+    1 where the gradient is right. The loss is the margin, which does not saturate; noise and captions are held. Nothing
+    where the view grants no gradient, or where it is zero, which is another finding.
+    """
+    if not (problem.view.differentiable and problem.view.own_slope):
+        return {}
+    few = problem.take(range(min(images, len(problem.x))))
+    noise = few.stream("attack").draws(1, 0, -4)
+    try:
+        at = estimate(few, few.x, noise, few.task.margin)
+    except (FloatingPointError, torch.OutOfMemoryError):
+        return {}
+    # As far as an attack's own step, in the direction that it takes.
+    step = few.threat.ascend(at.gradient, SLOPE_STEP * few.threat.eps)
+    expected = (at.gradient * step).flatten(1).sum(1)
+    observed = few.view.observe(few.x, noise)
+    with torch.no_grad():
+        ahead, behind = (
+            few.task.margin(few.view.logits(few.x + s * step, noise, observed), few.y) for s in (0.5, -0.5)
+        )
+    ratios = ((ahead - behind) / expected)[expected > 0]
+    return {"slope_ratio": float(ratios.median())} if len(ratios) else {}
+
+
+def _attacked(cell: Cell) -> bool:
+    return cell.names.view != "none" and cell.names.attack != "none"
+
+
+def notes(problem: Problem) -> Chunk:
+    """What attack libraries said while they ran."""
+    held: list[Any] = list(dict.fromkeys(problem.notes))
+    return {"notes": np.asarray(held)} if held else {}

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from lgap_bench.attack.problem import Parts, Problem
 from lgap_bench.cell.config import Cell
-from lgap_bench.evaluate.diagnose import check_contract, probe
+from lgap_bench.evaluate.contract import check_contracts
+from lgap_bench.evaluate.diagnose import check_gradient, gradient_columns, notes, probe, reach_columns
 from lgap_bench.evaluate.score import attacked_wrongness, scored
 from lgap_bench.logger.base import SILENT, Done, Loggers
 from lgap_bench.noise import streams
@@ -26,12 +27,14 @@ def evaluate(parts: Parts, cell: Cell, record: Record, device: Device, loggers: 
     """
     if cell.n > len(parts.dataset):
         raise ValueError(f"n={cell.n} is more than dataset={cell.names.dataset} has: {len(parts.dataset)} images")
-    check_contract(parts, cell, _images(parts, cell, slice(0, 1), device))
+    first = _problem(parts, cell, slice(0, min(cell.chunk, cell.n)), device)
+    check_contracts(parts, cell, first)
+    check_gradient(parts, cell, first)
     chunks: list[Chunk] = []
     began, fresh = time.monotonic(), 0
     for index, start in enumerate(range(0, cell.n, cell.chunk)):
         rows = slice(start, min(start + cell.chunk, cell.n))
-        chunk = record.chunk(index)
+        chunk = record.chunk(index, parts.dataset.ids[rows].tolist())
         if chunk is None or (cell.keep_images and "image_attacked" not in chunk):
             at = time.monotonic()
             chunk = _chunk(parts, cell, rows, device)
@@ -62,7 +65,8 @@ def _chunk(parts: Parts, cell: Cell, rows: slice, device: Device) -> Chunk:
     delta = (x_adv - x).flatten(1)
     columns["linf"] = delta.abs().amax(1).double().cpu().numpy()
     columns["l2"] = delta.norm(dim=1).double().cpu().numpy()
-    columns |= published
+    columns |= {**published, **gradient_columns(parts, cell, problem), **reach_columns(parts, cell, problem, x_adv)}
+    columns |= notes(problem)
     for measure in parts.measures:
         columns |= measure.columns(x, problem.y.tolist(), observed, published)
     if rows.start == 0:

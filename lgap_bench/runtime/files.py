@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import sys
@@ -86,6 +87,11 @@ def tidy(folder: Path) -> None:
     for part in folder.rglob("*.part"):
         with suppress(OSError):  # somebody else tidies the same folder
             part.unlink()
+
+
+def content_id(content: Mapping[str, Any]) -> str:
+    """16 hex digits of the SHA-256 of plain data, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
 @contextmanager

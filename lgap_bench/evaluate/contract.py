@@ -1,0 +1,202 @@
+"""Contracts: what every part promises, asked on a few real images before the attack. A broken promise is one line.
+
+The same noise gives the same answer, alone or in a batch, with gradients on or off, whatever the global generators do;
+the input stays as it is; purified images are images, logits are logits; a view that promises a gradient has one. Numbers
+measured on a part that breaks one of these would be wrong without a word.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lgap_bench.attack.problem import Parts, Problem
+from lgap_bench.cell.config import Cell
+from lgap_bench.noise import Noise
+
+IMAGES = 3  # asked about; together about ten purifications, less than one chunk's
+# What the dtype's rounding may add to a purified value when an image stands in another batch: sums run in another order,
+# and a diffusion's steps carry that on. A dependence on the batch's content moves values by far more.
+ROUNDING = {torch.float64: 1e-7, torch.float32: 5e-3}
+COARSE = 0.1  # of models in bfloat16
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The images that the parts are asked about, and how errors call these parts."""
+
+    purifier: str
+    classifier: str
+    x: Tensor
+    noise: Noise
+    tolerance: float
+
+    @classmethod
+    def of(cls, parts: Parts, cell: Cell, problem: Problem) -> Asked:
+        """The problem's first images, on `select` draws that no attack and no score meets."""
+        few = problem.take(range(min(IMAGES, len(problem.x))))
+        models = next((p.dtype for p in parts.defense.parameters()), few.x.dtype)
+        tolerance = ROUNDING.get(models, COARSE)
+        noise = few.stream("select").draws(1, 0, -5)
+        return cls(f"purifier={cell.names.purifier}", f"classifier={cell.names.classifier}", few.x, noise, tolerance)
+
+
+def check_contracts(parts: Parts, cell: Cell, problem: Problem) -> None:
+    """Raise ValueError for the first promise that a part breaks: which part, what it did, what to do."""
+    _check_labels(parts, cell)
+    ask = Asked.of(parts, cell, problem)
+    purified = _check_purified(parts, ask)
+    _check_repeats(parts, ask, purified)
+    if not getattr(parts.defense.purifier, "depends_on_batch", False):
+        _check_batch(parts, ask, purified)
+    _check_logits(parts, cell, ask, purified)
+    training = [name for name, module in parts.defense.named_modules() if module.training]
+    if training:
+        raise ValueError(
+            f"{ask.purifier}, {ask.classifier}: the module {training[0] or 'defense'} is in training mode: do not call train(), a defense is evaluated in eval mode"
+        )
+
+
+def _check_labels(parts: Parts, cell: Cell) -> None:
+    labels: Any = parts.dataset.labels
+    if not isinstance(labels, Tensor) or labels.dtype not in (torch.int64, torch.int32, torch.uint8, torch.int16):
+        kind = labels.dtype if isinstance(labels, Tensor) else type(labels).__name__
+        raise ValueError(f"dataset={cell.names.dataset}: labels are {kind}: give whole numbers, an int64 tensor")
+
+
+def call(part: str, function: Callable[[], Any]) -> Any:
+    """What a part's code returns; whatever it raises becomes one line with the part's name.
+
+    Memory and interruptions are nobody's promise and pass; HYDRA_FULL_ERROR=1 shows the traceback.
+    """
+    try:
+        return function()
+    except (torch.OutOfMemoryError, KeyboardInterrupt, FloatingPointError, OSError, ValueError):
+        raise
+    except SystemExit as error:
+        raise ValueError(f"{part}: its code ends the process (exit {error.code}): raise an error instead") from error
+    except Exception as error:
+        text = " ".join(str(error).split())[:200]
+        raise ValueError(
+            f"{part}: its forward raised {type(error).__name__} ({text}): mend its code, forward(x, noise, observed=None) takes images and returns images; HYDRA_FULL_ERROR=1 shows where"
+        ) from error
+
+
+@torch.no_grad()
+def _check_purified(parts: Parts, ask: Asked) -> Tensor:
+    """Images in, images out: shape, kind and range, and the input as it was."""
+    given = ask.x.clone()
+    purified = call(ask.purifier, lambda: parts.defense.purifier(parts.defense.shown(given), ask.noise))
+    if not isinstance(purified, Tensor):
+        raise ValueError(f"{ask.purifier} returns {type(purified).__name__}: return the purified images, a tensor")
+    if not torch.equal(given, ask.x):
+        raise ValueError(f"{ask.purifier} writes into its input: work on a copy (x.clone()), or out of place")
+    if not purified.is_floating_point():
+        raise ValueError(f"{ask.purifier} returns {purified.dtype}: return floating point values in [0, 1]")
+    side = getattr(parts.defense.purifier, "resize_out", None)
+    shape = (*ask.x.shape[:2], side, side) if side else tuple(ask.x.shape)
+    if tuple(purified.shape) != shape:
+        raise ValueError(
+            f"{ask.purifier} returns {tuple(purified.shape)} for images of {tuple(ask.x.shape)}: return the same shape"
+        )
+    if not bool(torch.isfinite(purified).all()):
+        raise ValueError(f"{ask.purifier} returns values that are not finite: try dtype=float32 or milder settings")
+    low, high = float(purified.min()), float(purified.max())
+    if low < -1e-3 or high > 1 + 1e-3:
+        raise ValueError(
+            f"{ask.purifier} returns values in [{low:.3g}, {high:.3g}]: images are in [0, 1], rescale or clamp them"
+        )
+    return purified.to(ask.x.dtype)
+
+
+@torch.no_grad()
+def _check_repeats(parts: Parts, ask: Asked, purified: Tensor) -> None:
+    """The same noise again, with every global generator elsewhere: the same images, and the generators untouched."""
+    held = _generators()
+    try:
+        torch.manual_seed(1_000_003)
+        np.random.seed(1_000_003 % 2**32)
+        random.seed(1_000_003)
+        moved = _generators()
+        again = call(ask.purifier, lambda: parts.defense.purify(ask.x.clone(), ask.noise))
+        after = _generators()
+    finally:
+        _restore(held)
+    if not _same(moved, after):
+        raise ValueError(
+            f"{ask.purifier} draws from a global random generator: draw from its argument, noise.normal(x, 'a name'), so that an evaluation can be repeated"
+        )
+    if _distance(again, purified) > (0 if ask.x.device.type == "cpu" else ask.tolerance):
+        raise ValueError(
+            f"{ask.purifier} answers differently to the same image and noise: draw all randomness from its argument noise, and keep no state between calls"
+        )
+
+
+def _check_batch(parts: Parts, ask: Asked, purified: Tensor) -> None:
+    """An image alone, in another place and with its gradient followed: the same values."""
+    count = len(ask.x)
+    turned = list(reversed(range(count)))
+    with torch.no_grad():
+        other = call(ask.purifier, lambda: parts.defense.purify(ask.x[turned].clone(), ask.noise.take(turned)))
+        alone = call(ask.purifier, lambda: parts.defense.purify(ask.x[-1:].clone(), ask.noise.rows(count - 1, count)))
+    if _distance(other, purified[turned]) > ask.tolerance or _distance(alone, purified[-1:]) > ask.tolerance:
+        raise ValueError(
+            f"{ask.purifier} purifies an image differently in another batch: what it does to one image may not depend on the others, nor on its place among them"
+        )
+
+
+@torch.no_grad()
+def _check_logits(parts: Parts, cell: Cell, ask: Asked, purified: Tensor) -> None:
+    """(B, classes), finite; and as randomized as the defense says."""
+    classes, defense = len(parts.dataset.classes), parts.defense
+    logits = call(ask.classifier, lambda: defense.classify(purified))
+    if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != len(ask.x):
+        found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise ValueError(f"{ask.classifier} returns {found} for {len(ask.x)} images: return logits (B, classes)")
+    if not bool(torch.isfinite(logits).all()):
+        raise ValueError(
+            f"{ask.purifier}, {ask.classifier}: logits of sample {ask.noise.ids[0]} are not "
+            "finite: try dtype=float32 or milder settings"
+        )
+    if logits.shape[-1] != classes:
+        raise ValueError(
+            f"{ask.classifier} has {logits.shape[-1]} classes, dataset={cell.names.dataset} has "
+            f"{classes}: choose a classifier of that data set"
+        )
+    other = Noise(tuple(key ^ 1 for key in ask.noise.keys), ask.noise.ids, ask.noise.seed)
+    if not defense.randomized and not torch.equal(defense.classify(defense.purify(ask.x, other)), logits):
+        raise ValueError(
+            f"{ask.purifier} answers differently under other noise and says randomized = False: "
+            "set randomized = True in its class"
+        )
+
+
+def _distance(a: Any, b: Tensor) -> float:
+    if not isinstance(a, Tensor) or a.shape != b.shape:
+        return float("inf")
+    return float((a - b).abs().max()) if len(b) else 0.0
+
+
+def _generators() -> tuple[Any, ...]:
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+    return torch.get_rng_state(), np.random.get_state(), random.getstate(), cuda
+
+
+def _restore(held: tuple[Any, ...]) -> None:
+    torch.set_rng_state(held[0])
+    np.random.set_state(held[1])
+    random.setstate(held[2])
+    if held[3]:
+        torch.cuda.set_rng_state_all(held[3])
+
+
+def _same(a: tuple[Any, ...], b: tuple[Any, ...]) -> bool:
+    numpy = all(np.array_equal(left, right) for left, right in zip(a[1], b[1], strict=True))
+    cuda = all(torch.equal(left, right) for left, right in zip(a[3], b[3], strict=True))
+    return torch.equal(a[0], b[0]) and numpy and a[2] == b[2] and cuda
