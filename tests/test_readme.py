@@ -61,10 +61,8 @@ def test_the_purifier_attack_and_logger_of_extending_run_as_they_are_written(tmp
 
 def test_the_readmes_three_line_purifier_runs_as_it_is_written(tmp_path: Path) -> None:
     files = written("README.md")
-    assert {name: len(text.splitlines()) for name, text in files.items()} == {
-        "lgap_bench/purifier/grey.py": 3,
-        "conf/purifier/grey.yaml": 1,
-    }
+    assert set(files) == {"lgap_bench/purifier/grey.py", "conf/purifier/grey.yaml"}
+    assert len(files["lgap_bench/purifier/grey.py"].partition("class ")[2].splitlines()) == 3, "three lines, it says"
     folder = checkout(tmp_path, "README.md")
     done = run(folder, "purifier=grey", "attack=full", "attack.steps=1")
     assert done.returncode == 0, done.stderr
