@@ -8,7 +8,7 @@ ZOO := lgap_bench/zoo/digits
 PAPER ?= lgap
 SLOW_N ?= 16
 
-.PHONY: help install demo tables tables-slow test lint bench lock zoo zoo-figures wheel clean
+.PHONY: help install demo tables tables-slow test lint bench lock zoo zoo-figures wheel reference clean
 
 help:
 	@echo "make demo   LGAP against ever better attackers, in miniature (about two minutes after the install)"
@@ -72,6 +72,10 @@ zoo-%:
 # The model cards and SHA256SUMS, from weights as they are.
 zoo-figures: install
 	$(BIN)/python -m lgap_bench.zoo figures
+
+# docs/reference.md, from conf/.
+reference: install
+	$(BIN)/python -m scripts.reference
 
 wheel: install
 	$(BIN)/python -m build --wheel
