@@ -234,7 +234,7 @@ def test_a_target_is_never_the_label_and_is_reached(target, images, smooth, make
 @pytest.mark.parametrize(
     "settings, message",
     [
-        (dict(target="left"), "attack.target=left is not known: use null, random"),
+        (dict(target="left"), "attack.target=left is not known: use random, runner_up or null"),
         (dict(step_size="two"), "attack.step_size=two is not a number: write 2/255, 0.01 or eps/4"),
     ],
 )

@@ -15,7 +15,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -28,6 +28,7 @@ from lgap_bench.defense import passes
 from lgap_bench.noise import Noise
 from lgap_bench.purifier.memory import recomputed
 from lgap_bench.runtime import libraries
+from lgap_bench.runtime.choices import require_choices
 
 MEMBERS = {"standard": ("apgd-ce", "apgd-t", "fab-t", "square"), "rand": ("apgd-ce", "apgd-dlr")}
 CLASSES = {"apgd-dlr": 3, "apgd-t": 4}  # the DLR losses divide by the third and fourth largest logit
@@ -47,17 +48,18 @@ class APGD:
         confirm_draws: as AutoAttack's; it saves something where there are several targets.
     """
 
-    loss: str = "cross_entropy"
+    loss: Literal["cross_entropy", "dlr", "targeted_dlr"] = "cross_entropy"
     n_iter: int = STEPS
     draws: int = 20
     select_draws: int = 10
     confirm_draws: int = 0
 
+    def __post_init__(self) -> None:
+        require_choices(self, "attack")
+
     def __call__(self, problem: Problem) -> Tensor:
         """Attacked images (B, C, H, W), inside the threat's ball. Raises FloatingPointError on a bad gradient."""
         names = {"cross_entropy": "apgd-ce", "dlr": "apgd-dlr", "targeted_dlr": "apgd-t"}
-        if self.loss not in names:
-            raise ValueError(f"attack.loss={self.loss} is not known: use {', '.join(names)}")
         return _attack(problem, [names[self.loss]], f"attack.loss={self.loss}", self)
 
 
@@ -75,17 +77,18 @@ class AutoAttack:
             meets every run. Deterministic views go by the library.
     """
 
-    version: str = "standard"
+    version: Literal["standard", "rand"] = "standard"
     draws: int = 20
     n_iter: int = STEPS
     n_queries: int = 5000
     select_draws: int = 10
     confirm_draws: int = 32
 
+    def __post_init__(self) -> None:
+        require_choices(self, "attack")
+
     def __call__(self, problem: Problem) -> Tensor:
         """Attacked images (B, C, H, W), inside the threat's ball. Raises FloatingPointError on a bad gradient."""
-        if self.version not in MEMBERS:
-            raise ValueError(f"attack.version={self.version} is not known: use standard or rand")
         return _attack(problem, MEMBERS[self.version], f"attack.version={self.version}", self)
 
 

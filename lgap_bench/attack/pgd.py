@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from lgap_bench.attack.problem import Estimate, Problem, aim_captions, estimate
+from lgap_bench.attack.problem import CaptionTarget, Estimate, Problem, aim_captions, estimate
 from lgap_bench.attack.select import WorstCase, confirmed_wrong, wrongness
 from lgap_bench.cell.values import fraction
 from lgap_bench.noise import derive
+from lgap_bench.runtime.choices import require_choices
 from lgap_bench.task import loss as losses
 
 RECHECK_AFTER = 5  # steps before a sample that failed the fresh-draws check is checked again
@@ -44,35 +46,22 @@ class PGD:
 
     steps: int
     step_size: str | float
-    start: str = "random"
+    start: Literal["zero", "random", "both"] = "random"
     restarts: int = 1
     draws: int = 1
-    noise: str = "fresh"
-    loss: str = "cross_entropy"
-    target: str | None = None
+    noise: Literal["fresh", "fixed"] = "fresh"
+    loss: Literal["cross_entropy", "margin", "dlr"] = "cross_entropy"
+    target: Literal["random", "runner_up"] | None = None
     class_weight: float = 1.0
     caption_weight: float = 0.0
-    caption_target: str | None = None
-    keep: str = "best"
-    eot: str = "mean"
+    caption_target: CaptionTarget | None = None
+    keep: Literal["best", "last"] = "best"
+    eot: Literal["mean", "sign_vote"] = "mean"
     select_draws: int = 8
     confirm_draws: int = 32
 
     def __post_init__(self) -> None:
-        known = {
-            "start": ("zero", "random", "both"),
-            "noise": ("fresh", "fixed"),
-            "loss": ("cross_entropy", "margin", "dlr"),
-            "keep": ("best", "last"),
-            "eot": ("mean", "sign_vote"),
-            "caption_target": (None, "nearest", "unrelated"),
-        }
-        for key, choices in known.items():
-            if getattr(self, key) not in choices:
-                raise ValueError(
-                    f"attack.{key}={getattr(self, key)} is not known: use one of {', '.join(map(str, choices))}"
-                )
-
+        require_choices(self, "attack")
         if self.target is not None and self.loss != "cross_entropy":
             raise ValueError(
                 f"attack.target={self.target} with attack.loss={self.loss}: a targeted attack lowers the cross-entropy of its target, use attack.loss=cross_entropy"
@@ -169,11 +158,9 @@ class PGD:
         logits = problem.view.query(problem.x, noise)[0]
         if self.target == "runner_up":
             return logits.scatter(1, problem.y[:, None], -torch.inf).argmax(1)
-        if self.target == "random":
-            others = logits.shape[1] - 1
-            shifts = [1 + derive(problem.seed, "target", sample) % others for sample in problem.ids]
-            return (problem.y + torch.tensor(shifts, device=problem.y.device)) % (others + 1)
-        raise ValueError(f"attack.target={self.target} is not known: use null, random or runner_up")
+        others = logits.shape[1] - 1
+        shifts = [1 + derive(problem.seed, "target", sample) % others for sample in problem.ids]
+        return (problem.y + torch.tensor(shifts, device=problem.y.device)) % (others + 1)
 
 
 class _Iterates:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from lgap_bench.noise import Noise, Stream, streams
 from lgap_bench.task.single_label import SINGLE_LABEL, SingleLabel
 
 Loss = Callable[[Tensor, Tensor], Tensor]  # (logits, labels) -> per-row loss that the attacker raises
+CaptionTarget = Literal["nearest", "unrelated"]  # see `aim_captions`
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ def caption_term(problem: Problem, x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
-def aim_captions(problem: Problem, caption_target: str | None) -> Problem:
+def aim_captions(problem: Problem, caption_target: CaptionTarget | None) -> Problem:
     """The problem with the sentences that a targeted caption attack leads to, decided once, on the clean images.
 
     Args:

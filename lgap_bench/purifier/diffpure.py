@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -14,6 +14,9 @@ from lgap_bench.purifier.base import Purifier
 from lgap_bench.purifier.diffusion import Term, add_noise, reverse, transition
 from lgap_bench.purifier.guidance import Guidance
 from lgap_bench.purifier.memory import Memory
+from lgap_bench.runtime.choices import require_choice
+
+ForwardNoise = Literal["discrete", "continuous"]
 
 
 class DiffPure(Purifier):
@@ -39,15 +42,12 @@ class DiffPure(Purifier):
         prior: PixelPrior,
         sampler: Any,
         t_star: float,
-        forward_noise: str | None = "discrete",
+        forward_noise: ForwardNoise | None = "discrete",
         guidance: Guidance | None = None,
         rounds: int = 1,
     ) -> None:
         super().__init__()
-        if forward_noise not in (None, "discrete", "continuous"):
-            raise ValueError(
-                f"purifier.forward_noise={forward_noise} is not known: use discrete, continuous or null for none"
-            )
+        require_choice("purifier.forward_noise", forward_noise, ForwardNoise | None)
         self.prior, self.sampler, self.t_star, self.guidance = prior, sampler, t_star, guidance
         self.forward_noise, self.rounds = forward_noise, rounds
         self.steps = sampler.steps(prior, t_star)

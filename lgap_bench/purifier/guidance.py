@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -19,8 +19,11 @@ from lgap_bench.noise import Noise
 from lgap_bench.prior.schedule import Step
 from lgap_bench.purifier.diffusion import Term
 from lgap_bench.purifier.sampler import clean
+from lgap_bench.runtime.choices import require_choice
 
 Image = Callable[[Tensor], Tensor]  # a state of the prior -> images (B, C, H, W)
+Point = Literal["x_t", "x_0"]
+Likeness = Literal["mse", "ssim"]
 
 
 class Guidance(nn.Module):
@@ -77,7 +80,7 @@ class ClassifierConfidence(Guidance):
         classifier: nn.Module,
         weight: float = 1.0,
         temperature: float = 1.0,
-        at: str = "x_t",
+        at: Point = "x_t",
         detach_guidance: bool = False,
     ) -> None:
         super().__init__()
@@ -85,8 +88,7 @@ class ClassifierConfidence(Guidance):
             raise ValueError(f"purifier.guidance.weight={weight} is negative: use 0 for none, 1 as the paper")
         if not temperature > 0:
             raise ValueError(f"purifier.guidance.temperature={temperature} is not positive: use 1 as the paper")
-        if at not in ("x_t", "x_0"):
-            raise ValueError(f"purifier.guidance.at={at} is not known: use x_t or x_0")
+        require_choice("purifier.guidance.at", at, Point)
         self.classifier = classifier
         self.weight, self.temperature, self.at, self.detach_guidance = weight, temperature, at, detach_guidance
 
@@ -134,13 +136,12 @@ class Distance(Guidance):
     draws = True
 
     def __init__(
-        self, kind: str = "ssim", scale: float = 1000.0, eps: float | str = "8/255", detach_guidance: bool = False
+        self, kind: Likeness = "ssim", scale: float = 1000.0, eps: float | str = "8/255", detach_guidance: bool = False
     ) -> None:
         super().__init__()
         from lgap_bench.cell.values import fraction
 
-        if kind not in ("mse", "ssim"):
-            raise ValueError(f"purifier.guidance.kind={kind} is not known: use mse or ssim")
+        require_choice("purifier.guidance.kind", kind, Likeness)
         if scale < 0:
             raise ValueError(f"purifier.guidance.scale={scale} is negative: use 0 for none, 1000 as the release")
         self.kind, self.scale, self.detach_guidance = kind, scale, detach_guidance

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from lgap_bench.noise import Noise
 from lgap_bench.prior.latent import LatentPrior
 from lgap_bench.prior.resize import resized
-from lgap_bench.prior.timesteps import targets, timesteps
+from lgap_bench.prior.timesteps import Spacing, targets, timesteps
 from lgap_bench.purifier.base import Purifier
 from lgap_bench.purifier.diffusion import Term, add_noise, reverse, transition
 from lgap_bench.purifier.guidance import Guidance
@@ -47,7 +47,7 @@ class LGAP(Purifier):
         steps: int,
         strength: float | None = None,
         start: int | None = None,
-        spacing: str = "leading",
+        spacing: Spacing = "leading",
         guidance_scale: float = 1.0,
         negative_prompt: str = "",
         resize_in: int | None = None,

@@ -9,13 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from lgap_bench.prior import schedule
 from lgap_bench.prior.schedule import Step
+from lgap_bench.runtime.choices import require_choices
 
 
 @dataclass(frozen=True)
@@ -54,16 +55,13 @@ class DDPM:
         calls: as DDIM's; strides use the same formulas with 1 - a_t / a_s for beta.
     """
 
-    variance: str = "fixed_small"
+    variance: Literal["fixed_small", "fixed_large", "learned_range"] = "fixed_small"
     clip: bool = True
     calls: int | None = None
     draws: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if self.variance not in ("fixed_small", "fixed_large", "learned_range"):
-            raise ValueError(
-                f"purifier.sampler.variance={self.variance} is not known: use fixed_small, fixed_large or learned_range"
-            )
+        require_choices(self, "purifier.sampler")
 
     def steps(self, prior: Any, t_star: float) -> list[Step]:
         """Discrete steps from index t_star * T - 1 to the end of the trajectory."""
