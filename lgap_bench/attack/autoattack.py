@@ -103,30 +103,30 @@ def _attack(problem: Problem, members: Sequence[str], key: str, settings: APGD |
         )
     # The library's inner loops keep a growing graph unless told not to; gradients are taken where they are needed.
     with libraries.fenced(), torch.no_grad():
-        library = _library(problem, members, classes, settings)
+        library = build_library(problem, members, classes, settings)
         randomized = problem.view.randomized
-        x_adv = _every_sample(problem, library, settings) if randomized else _as_published(problem, library)
+        x_adv = attack_every_sample(problem, library, settings) if randomized else _as_published(problem, library)
         return x_adv.to(problem.x.dtype)
 
 
-def _library(problem: Problem, members: Sequence[str], classes: int, settings: APGD | AutoAttack) -> Any:
+def build_library(problem: Problem, members: Sequence[str], classes: int, settings: APGD | AutoAttack) -> Any:
     """The library's AutoAttack with the settings of its versions `standard` and `rand`, one draw per pass."""
     kind = libraries.autoattack().AutoAttack
     original = "attacks_to_run" in inspect.signature(kind).parameters  # the API of fra31/auto-attack
     chosen = {"attacks_to_run": list(members), "verbose": False} if original else {"attacks": list(members)}
     norm, eps = NORMS[problem.threat.norm], problem.threat.eps
     library = kind(
-        _Logits(problem), norm=norm, eps=eps, seed=problem.seed, version="custom", device=problem.x.device, **chosen
+        ViewLogits(problem), norm=norm, eps=eps, seed=problem.seed, version="custom", device=problem.x.device, **chosen
     )
     steps, targets = settings.n_iter, min(9, classes - 1)  # the library fails where there are fewer targets than 9
-    library.apgd, library.apgd_targeted = _apgd(library.apgd, steps), _apgd(library.apgd_targeted, steps)
+    library.apgd, library.apgd_targeted = rebuilt_apgd(library.apgd, steps), rebuilt_apgd(library.apgd_targeted, steps)
     library.fab.n_restarts, library.fab.n_iter = 1, steps
     library.apgd_targeted.n_target_classes = library.fab.n_target_classes = targets
     library.square.n_queries = getattr(settings, "n_queries", library.square.n_queries)
     return library
 
 
-def _apgd(like: Any, n_iter: int, model: Expectation | None = None) -> Any:
+def rebuilt_apgd(like: Any, n_iter: int, model: Expectation | None = None) -> Any:
     """The library's APGD built anew, since its schedule follows from n_iter when it is built; on `model`, if given."""
     given = {key: getattr(like, key) for key in ("norm", "eps", "seed", "device", "logger")}
     return type(like)(model or like.model, n_iter=n_iter, n_restarts=1, is_tf_model=model is not None, **given)
@@ -141,22 +141,22 @@ def _as_published(problem: Problem, library: Any) -> Tensor:
     return x_adv
 
 
-def _every_sample(problem: Problem, library: Any, settings: APGD | AutoAttack) -> Tensor:
+def attack_every_sample(problem: Problem, library: Any, settings: APGD | AutoAttack) -> Tensor:
     """Member after member; the worst image on `select` draws, and the library's single-draw count beside it.
 
     Unlike the published loop, no sample leaves after an unlucky draw, neither a clean one nor an attacked one.
     """
     torch.manual_seed(problem.seed)  # Square's squares; as the library does, but inside the fence
     worst = WorstCase(problem, problem.stream("select").draws(settings.select_draws))
-    robust = Expectation(problem, 1, member=len(library.attacks_to_run)).once(problem.x)
+    robust = Expectation(problem, 1, member=len(library.attacks_to_run)).correct_once(problem.x)
     finder = torch.full_like(problem.y, -1)
     gone: set[int] = set()
     for number, name in enumerate(library.attacks_to_run):
         at = Expectation(problem, settings.draws, number)
-        at.leave(gone)
+        at.drop(gone)
         begun = list(at.rows)
         returned, left = problem.x.float().clone(), torch.zeros_like(robust)
-        left[begun] = at.once(at.x)
+        left[begun] = at.correct_once(at.x)
         for place, run in enumerate(_runs(name, library, at, settings.n_iter)):
             for candidate in run.candidates:
                 finder[worst.offer(candidate.to(problem.x.dtype), at.rows)] = number
@@ -164,10 +164,10 @@ def _every_sample(problem: Problem, library: Any, settings: APGD | AutoAttack) -
                 if fooled and left[row]:
                     returned[row], left[row] = image, False
             gone.update(_broken(problem, worst, at.rows, settings, number, place))
-            at.leave(gone)
+            at.drop(gone)
             if not at.rows:
                 break
-        robust[begun] &= Expectation(problem.take(begun), 1, number, at.calls).once(returned[begun])
+        robust[begun] &= Expectation(problem.take(begun), 1, number, at.calls).correct_once(returned[begun])
         if len(gone) == len(robust):
             break
     problem.published["as_published"] = robust
@@ -193,15 +193,15 @@ def _runs(name: str, library: Any, at: Expectation, n_iter: int) -> Iterator[Run
     if name == "square":
         return expectation.square(library.square, at)
     if name == "apgd-t":
-        targeted = _apgd(library.apgd_targeted, n_iter, at)
+        targeted = rebuilt_apgd(library.apgd_targeted, n_iter, at)
         targeted.n_target_classes = library.apgd_targeted.n_target_classes
         return expectation.apgd_targeted(targeted, at)
-    attack = _apgd(library.apgd, n_iter, at)
+    attack = rebuilt_apgd(library.apgd, n_iter, at)
     attack.loss = name.removeprefix("apgd-")
     return expectation.apgd(attack, at)
 
 
-class _Logits:
+class ViewLogits:
     """A deterministic view as the function of images that the library wants."""
 
     def __init__(self, problem: Problem) -> None:

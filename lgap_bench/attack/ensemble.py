@@ -72,7 +72,7 @@ class Ensemble:
     def _runs(self, view: View) -> Iterator[tuple[str, Attack, View]]:
         for name, attack in self.members.items():
             yield name, attack, view
-        if self.hidden and isinstance(view, Full) and view.defense.purifier.guidance_seen:
+        if self.hidden and isinstance(view, Full) and view.defense.purifier.guidance_in_gradient:
             without = Detached(view.defense, view.max_rows)
             for name, attack in self.hidden.items():
                 yield name, attack, without

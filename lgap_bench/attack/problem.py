@@ -122,7 +122,7 @@ def caption_term(problem: Problem, x: Tensor) -> tuple[Tensor, Tensor]:
     captioner, aims = _attackable(problem), problem.caption_aims
     x = x.detach().requires_grad_(True)
     with torch.enable_grad():
-        value = captioner.loss(problem.view.defense.shown(x), aims or problem.captions).to(x.dtype)
+        value = captioner.loss(problem.view.defense.as_model_input(x), aims or problem.captions).to(x.dtype)
         value = -value if aims else value
         (gradient,) = torch.autograd.grad(value.sum(), x)
     return value.detach(), gradient
@@ -145,7 +145,7 @@ def aim_captions(problem: Problem, caption_target: CaptionTarget | None) -> Prob
             raise ValueError("attack.caption_target=unrelated needs a sentence: set dataset.unrelated")
         problem.published["caption_target_label"] = torch.full_like(problem.y, -1)
         return replace(problem, caption_aims=[problem.unrelated] * len(problem.x))
-    captioner, x = _attackable(problem), problem.view.defense.shown(problem.x)
+    captioner, x = _attackable(problem), problem.view.defense.as_model_input(problem.x)
     each = torch.stack([captioner.loss(x, [caption] * len(x)) for caption in problem.class_captions], dim=1)
     labels = each.scatter(1, problem.y[:, None], torch.inf).argmin(1)
     problem.published["caption_target_label"] = labels

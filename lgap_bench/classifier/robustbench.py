@@ -14,7 +14,7 @@ from lgap_bench.runtime import libraries
 from lgap_bench.runtime.pretrained import require_finite
 
 
-def _models(dataset: str, threat_model: str) -> Any:
+def model_table(dataset: str, threat_model: str) -> Any:
     """RobustBench's table of a data set and a threat, with the models of the papers that its last release lacks.
 
     Wang et al. 2023 trained the same architecture that the release builds for Gowal et al. 2021: a WRN-28-10 with SiLU.
@@ -48,7 +48,7 @@ def load(name: str, dataset: str, file: str, threat_model: str = "Linf") -> nn.M
     libraries.robustbench()
     from robustbench.utils import load_model
 
-    _models(dataset, threat_model)
+    model_table(dataset, threat_model)
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):  # some checkpoints keep their training's arguments
             model = load_model(name, str(path.parents[2]), dataset, threat_model)
@@ -63,4 +63,4 @@ def load(name: str, dataset: str, file: str, threat_model: str = "Linf") -> nn.M
 def skeleton(name: str, dataset: str, threat_model: str = "Linf", **_: Any) -> nn.Module:
     """The same architecture with random weights, for dry checks."""
     libraries.robustbench()
-    return _models(dataset, threat_model)[name]["model"]()
+    return model_table(dataset, threat_model)[name]["model"]()

@@ -68,9 +68,9 @@ class PixelPrior(nn.Module):
         floored = torch.floor(torch.as_tensor(t).float() * self.train_steps)
         return floored if isinstance(t, Tensor) else int(floored)
 
-    def fits(self, sampler: Any) -> None:
+    def check_sampler(self, sampler: Any) -> None:
         """Raise ValueError if the sampler and the network's variance output do not go together."""
-        schedule.variance_fits(getattr(sampler, "variance", None), self.learned_variance)
+        schedule.check_variance(getattr(sampler, "variance", None), self.learned_variance)
 
     def encode(self, x: Tensor, noise: Noise) -> Tensor:
         """Images in [0, 1] -> [-1, 1], in float32 at least: steps of 1e-3 are lost in bfloat16; draws nothing."""

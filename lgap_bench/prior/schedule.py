@@ -81,7 +81,7 @@ def bad_depth(t_star: object) -> str:
     )
 
 
-def variance_fits(variance: str | None, learned: bool) -> None:
+def check_variance(variance: str | None, learned: bool) -> None:
     """Raise ValueError if a sampler's variance and a network's output do not go together; None for samplers without."""
     if learned and variance in ("fixed_small", "fixed_large"):
         raise ValueError(

@@ -39,10 +39,10 @@ class Purifier(nn.Module):
         return getattr(self, "guidance", None) is not None
 
     @property
-    def guidance_seen(self) -> bool:
+    def guidance_in_gradient(self) -> bool:
         """Whether a guidance has a part in the exact gradient, so that leaving it out makes another one."""
         guidance: Any = getattr(self, "guidance", None)
-        return self.guided and guidance.seen
+        return self.guided and guidance.in_gradient
 
     def resampled(self, sampler: Any) -> Purifier:
         """The same purifier with another sampler, for the view `surrogate`. Raises ValueError if it has none."""
@@ -62,6 +62,6 @@ class Purifier(nn.Module):
         guidance: Any = self.guidance
         other = copy.copy(self)
         if "memory" in self.__dict__:  # a plan of its own: its steps hold less than those of the exact gradient
-            other.__dict__["memory"] = self.__dict__["memory"].forgotten()
+            other.__dict__["memory"] = self.__dict__["memory"].unmeasured()
         other._modules = {**self._modules, "guidance": guidance.detached()}  # a copy of a module shares this table
         return other

@@ -51,7 +51,7 @@ class DiffPure(Purifier):
         self.prior, self.sampler, self.t_star, self.guidance = prior, sampler, t_star, guidance
         self.forward_noise, self.rounds = forward_noise, rounds
         self.steps = sampler.steps(prior, t_star)
-        prior.fits(sampler)
+        prior.check_sampler(sampler)
         self.memory = Memory(prior.memory)
         self.randomized = self._draws()
 
@@ -95,9 +95,9 @@ class DiffPure(Purifier):
 
     def resampled(self, sampler: Any) -> DiffPure:
         """The same purifier with another sampler, sharing its networks."""
-        self.prior.fits(sampler)
+        self.prior.check_sampler(sampler)
         other = copy.copy(self)
-        other.memory = self.memory.forgotten()  # its steps may hold another amount
+        other.memory = self.memory.unmeasured()  # its steps may hold another amount
         other.sampler, other.steps = sampler, sampler.steps(self.prior, self.t_star)
         other.randomized = other._draws()
         return other

@@ -38,7 +38,7 @@ class Guidance(nn.Module):
     detach_guidance: bool = False
 
     @property
-    def seen(self) -> bool:
+    def in_gradient(self) -> bool:
         """Whether it has a part in the gradient of the purifier, which hiding it would take out."""
         return not self.detach_guidance
 
@@ -103,9 +103,9 @@ class ClassifierConfidence(Guidance):
         return gradient
 
     @property
-    def seen(self) -> bool:
+    def in_gradient(self) -> bool:
         """As the base class's; without weight there is nothing to see."""
-        return self.weight != 0 and super().seen
+        return self.weight != 0 and super().in_gradient
 
     def log_confidence(self, images: Tensor) -> Tensor:
         """log max_k p(k | x) of images in [0, 1], (B,)."""

@@ -34,7 +34,7 @@ class LGAP(Purifier):
         negative_prompt: text of the unconditional branch.
         resize_in: side length at which the diffusion model sees the image (the release: 384), null for as it is.
         resize_out: side length handed to the classifier, null for the input's own.
-        as_released: reproduce the range defect of the authors' release, for comparison: see `_released_range`.
+        as_released: reproduce the range defect of the authors' release, for comparison: see `released_range`.
         guidance: a term added to the latent score (ours), or null.
     """
 
@@ -75,7 +75,7 @@ class LGAP(Purifier):
         """x (B, 3, H, W) in [0, 1] -> purified images in [0, 1]; `observed` are given captions."""
         captions = self.observe(x, noise) if observed is None else observed
         C = self.prior.condition(captions, self.negative_prompt, self.guidance_scale)
-        seen = resized(_released_range(x) if self.as_released else x, self.resize_in)
+        seen = resized(released_range(x) if self.as_released else x, self.resize_in)
         # Encoded first, so last in the backward pass: with a budget it is computed again, the rest may keep its graph.
         whole = self.memory.gib is None
         z_0 = self.prior.encode(seen, noise) if whole else recomputed(self.prior.encode, seen, noise)
@@ -97,7 +97,7 @@ class LGAP(Purifier):
         return [self.guidance.term(lambda z: self.prior.image(z, size), z_0, noise)]
 
 
-def _released_range(x: Tensor) -> Tensor:
+def released_range(x: Tensor) -> Tensor:
     """What the release's encoder is shown in place of 2x - 1, written so that `encode`, which maps x to 2x - 1, shows it.
 
     The release normalises the images for BLIP (mean m, std s per channel) and undoes that along the batch instead of

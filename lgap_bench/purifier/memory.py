@@ -30,9 +30,9 @@ class Memory:
         if gib is not None and not gib >= 0:
             raise ValueError(f"prior.memory={gib} is negative: use null to keep every step, 0 for one step at a time")
         self.gib = gib
-        self._held: dict[Any, list[int]] = {}
+        self.measured: dict[Any, list[int]] = {}
 
-    def forgotten(self) -> Memory:
+    def unmeasured(self) -> Memory:
         """The same budget for another purifier, nothing measured yet."""
         return Memory(self.gib)
 
@@ -49,13 +49,13 @@ class Memory:
         if self.gib == 0:
             return [0 for _ in parts]
         key = (x.shape, x.dtype, x.device, len(parts))
-        if key not in self._held:
+        if key not in self.measured:
             weights = [*owner.parameters(), *owner.buffers()]
-            self._held[key] = [held(function, x, weights) for function, _ in parts]
+            self.measured[key] = [held(function, x, weights) for function, _ in parts]
         state = x.nelement() * x.element_size()
         left = self.gib * GIB - state * sum(count for _, count in parts)  # the inputs of recomputed steps
         plan: list[int] = []
-        for (_, count), size in zip(reversed(parts), reversed(self._held[key]), strict=True):
+        for (_, count), size in zip(reversed(parts), reversed(self.measured[key]), strict=True):
             kept = min(count, max(0, int(left // max(size, 1))))
             # What stands before a recomputed application waits for its turn: both would be held at once.
             left = left - kept * size if kept == count else 0

@@ -18,7 +18,7 @@ GROUPS = ("guidance", "sampler")  # folders of conf/purifier that are groups of 
 USERS = (ValueError, OSError, HydraException, OmegaConfBaseException)
 
 
-def is_users(error: BaseException) -> bool:
+def is_user_error(error: BaseException) -> bool:
     """Whether the user can mend this error; anything else is our bug and keeps its traceback."""
     if type(error).__name__ == "OutOfMemoryError":  # torch's, which is not imported here
         return True
@@ -45,7 +45,7 @@ def one_line_errors(command: Callable[[], object]) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except Exception as error:
-        if asked == "1" or not is_users(error):
+        if asked == "1" or not is_user_error(error):
             raise
         print(sentence(error), file=sys.stderr)
         sys.exit(1)
