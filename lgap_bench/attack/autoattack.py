@@ -1,13 +1,18 @@
 """AutoAttack (Croce and Hein 2020) and its Auto-PGD alone, through the authors' code.
 
-Deterministic view: the library runs exactly as published, filters and all, and its images are returned. Its random
-numbers are the chunk's (it hides which samples it passes on), seeded by the cell's seed. Randomized view: the members
-attack means over draws (lgap_bench/attack/expectation.py), and the worst image per sample is chosen on `select` draws;
-noise and random starts are the sample's, only Square's squares are the chunk's. The library spares a sample all further
-runs once one draw is wrong; here it leaves when `confirm_draws` fresh draws are all wrong.
-Either way the library's own count is written to `problem.published["as_published"]`, (B,), true where it says robust; for a
-sample that has left it is what the count said then, on a closing draw that depends on when the chunk's others left.
-Under a randomized view `found_by_<member>`, (B,), says whose image was the worst; the library's own run does not tell.
+On a deterministic view the library runs exactly as published, filters and all, and its images are returned. It hides which
+samples it passes on, so its random numbers are the chunk's, seeded by the cell's seed.
+
+On a randomized view the library's loop would keep lucky samples (see lgap_bench/attack/expectation.py). There
+- every member attacks the mean over EOT draws, on every sample that is left;
+- the worst image of each sample is chosen on `select` draws;
+- a sample is spared further runs only when `confirm_draws` fresh draws are all wrong, not after one;
+- noise and random starts belong to the sample, and only Square's squares to the chunk.
+
+Written to `problem.published`, each (B,):
+- `as_published`: whether the library's own count calls the sample robust. Under a randomized view that count goes by single
+  draws. For a sample that was spared later runs it is the count at that moment.
+- `found_by_<member>`: whose image was the worst; only under a randomized view, since the library does not tell.
 """
 
 from __future__ import annotations
@@ -93,7 +98,7 @@ class AutoAttack:
 
 
 def _attack(problem: Problem, members: Sequence[str], key: str, settings: APGD | AutoAttack) -> Tensor:
-    """Refuse too few classes, then attack inside a fence around the global generators."""
+    """Refuse too few classes, then attack; what the library does to global generators is undone."""
     noise = problem.stream("select").take([0]).draws(1, 0, -1)
     classes = problem.view.query(problem.x[:1], noise).shape[-1]
     needed = max(CLASSES.get(member, 1) for member in members)
@@ -101,7 +106,7 @@ def _attack(problem: Problem, members: Sequence[str], key: str, settings: APGD |
         raise ValueError(
             f"{key} needs a classifier of at least {needed} classes, and this one has {classes}: use attack=apgd_ce"
         )
-    # The library's inner loops keep a growing graph unless told not to; gradients are taken where they are needed.
+    # The library's inner loops would keep a growing graph; gradients are switched on where one is taken.
     with libraries.fenced(), torch.no_grad():
         library = build_library(problem, members, classes, settings)
         randomized = problem.view.randomized
@@ -133,7 +138,7 @@ def rebuilt_apgd(like: Any, n_iter: int, model: Expectation | None = None) -> An
 
 
 def _as_published(problem: Problem, library: Any) -> Tensor:
-    """The library's own run on a deterministic view, and its own labels."""
+    """The library's own run on a deterministic view, with its own count."""
     evaluate, x = library.run_standard_evaluation, problem.x.float().contiguous()
     given = {"bs": len(x), "return_labels": True} if "bs" in inspect.signature(evaluate).parameters else {}
     x_adv, predicted = evaluate(x, problem.y, **(given or {"batch_size": len(x)}))
@@ -142,33 +147,36 @@ def _as_published(problem: Problem, library: Any) -> Tensor:
 
 
 def attack_every_sample(problem: Problem, library: Any, settings: APGD | AutoAttack) -> Tensor:
-    """Member after member; the worst image on `select` draws, and the library's single-draw count beside it.
+    """Run member after member and return the worst image of each sample, chosen on `select` draws.
 
-    Unlike the published loop, no sample leaves after an unlucky draw, neither a clean one nor an attacked one.
+    The library's single-draw count is kept up beside it. Unlike in the published loop, no single wrong draw ends a sample,
+    neither on its clean image nor on an attacked one.
     """
-    torch.manual_seed(problem.seed)  # Square's squares; as the library does, but inside the fence
+    torch.manual_seed(problem.seed)  # for Square's squares, as the library does; `fenced` restores the generator
     worst = WorstCase(problem, problem.stream("select").draws(settings.select_draws))
     robust = Expectation(problem, 1, member=len(library.attacks_to_run)).correct_once(problem.x)
     finder = torch.full_like(problem.y, -1)
-    gone: set[int] = set()
+    confirmed: set[int] = set()
     for number, name in enumerate(library.attacks_to_run):
         at = Expectation(problem, settings.draws, number)
-        at.drop(gone)
+        at.drop(confirmed)
         begun = list(at.rows)
-        returned, left = problem.x.float().clone(), torch.zeros_like(robust)
-        left[begun] = at.correct_once(at.x)
+        # What the library would do: attack only what one draw gets right, and hand back the first image that one
+        # draw gets wrong.
+        returned, resisting = problem.x.float().clone(), torch.zeros_like(robust)
+        resisting[begun] = at.correct_once(at.x)
         for place, run in enumerate(_runs(name, library, at, settings.n_iter)):
             for candidate in run.candidates:
                 finder[worst.offer(candidate.to(problem.x.dtype), at.rows)] = number
             for row, image, fooled in zip(at.rows, run.returned, run.fooled.tolist(), strict=True):
-                if fooled and left[row]:
-                    returned[row], left[row] = image, False
-            gone.update(_broken(problem, worst, at.rows, settings, number, place))
-            at.drop(gone)
+                if fooled and resisting[row]:
+                    returned[row], resisting[row] = image, False
+            confirmed.update(_confirmed(problem, worst, at.rows, settings, number, place))
+            at.drop(confirmed)
             if not at.rows:
                 break
         robust[begun] &= Expectation(problem.take(begun), 1, number, at.calls).correct_once(returned[begun])
-        if len(gone) == len(robust):
+        if len(confirmed) == len(robust):
             break
     problem.published["as_published"] = robust
     for number, name in enumerate(library.attacks_to_run):
@@ -176,14 +184,14 @@ def attack_every_sample(problem: Problem, library: Any, settings: APGD | AutoAtt
     return worst.x
 
 
-def _broken(
+def _confirmed(
     problem: Problem, worst: WorstCase, rows: Sequence[int], settings: APGD | AutoAttack, member: int, run: int
 ) -> list[int]:
-    """The samples whose worst image so far is wrong on fresh draws too."""
+    """The samples among `rows` whose worst image so far is wrong on fresh draws too."""
     wrong = worst.always_wrong.tolist()
-    return confirmed_wrong(
-        problem, worst.x, [row for row in rows if wrong[row]], settings.confirm_draws, member, 1 + run
-    )
+    candidates = [row for row in rows if wrong[row]]
+    # Steps count from 1 here: step 0 is the draws on which the images are compared.
+    return confirmed_wrong(problem, worst.x, candidates, settings.confirm_draws, member, 1 + run)
 
 
 def _runs(name: str, library: Any, at: Expectation, n_iter: int) -> Iterator[Run]:

@@ -1,8 +1,9 @@
-"""AutoAttack's members on a randomized view: its own code, fed with means over draws, without single-draw filters.
+"""AutoAttack's members on a randomized view: the library's inner loops, fed with means over EOT draws.
 
-The library decides by single draws whom to attack, when a sample is broken and which iterate to return; on a randomized
-defense each of these keeps lucky samples unmoved. Here the library's inner loops are called directly on all samples that have
-not left, so every row is a known sample, and every number they see is a mean over the EOT draws (Athalye et al. 2018).
+The library decides by single draws which samples to attack, when a sample counts as broken, and which iterate to return. On a
+randomized defense each of these decisions lets samples count as robust that one unlucky draw ended. So its inner loops are
+called directly here, on every sample that is left: each row is a known sample, and each number that a loop sees is a mean over
+the draws (Athalye et al. 2018).
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from lgap_bench.attack.problem import Loss, Problem, estimate
 from lgap_bench.noise import Noise
 from lgap_bench.task import loss as losses
 
-CALLS = 2**20  # calls that a target of FAB may make: the next one's noise does not hang on how many it made
+# Calls reserved for each target of FAB, which makes as many as it needs: the next target's noise must not depend on that.
+CALLS = 2**20
 
 
 @dataclass
@@ -28,8 +30,11 @@ class Expectation:
     Noise is keyed by sample id, with the member's number as the restart and the count of calls as the step.
 
     Attributes:
-        problem: the samples that are attacked now.
-        rows: which of those that it began with they are.
+        problem: the samples that are still attacked.
+        draws: EOT draws behind every number that the library sees.
+        member: the member's number in its ensemble.
+        calls: how often noise was asked for.
+        rows: their places in the problem that it began with.
     """
 
     problem: Problem
@@ -42,7 +47,7 @@ class Expectation:
         self.rows = list(range(len(self.problem.x)))
 
     def drop(self, rows: Collection[int]) -> None:
-        """Go on without these rows; the others meet the noise that they would have met."""
+        """Go on without these samples. Noise is keyed by sample, so that of the others stays the same."""
         stay = [place for place, row in enumerate(self.rows) if row not in rows]
         self.rows = [self.rows[place] for place in stay]
         self.problem = self.problem.take(stay)
@@ -58,7 +63,7 @@ class Expectation:
         return self.problem.stream("attack").draws(draws, self.member, self.calls)
 
     def correct_once(self, x: Tensor) -> Tensor:
-        """Whether each image is classified right on one draw, (B,): the library's notion of success."""
+        """Whether each image is classified right on a single draw, (B,): what the library itself goes by."""
         return self._query(x, 1)[0].argmax(-1) == self.problem.y
 
     def start(self) -> Tensor:
@@ -151,7 +156,7 @@ def apgd_targeted(attack: Any, at: Expectation) -> Iterator[Run]:
 
 
 def _single(attack: Any, at: Expectation) -> Run:
-    """The iterate of the best mean loss, and the last one that a single draw got wrong (a late one, where it is broken)."""
+    """One run of Auto-PGD: the iterate of the highest mean loss, and the last one that was wrong on a single draw."""
     attack.init_hyperparam(at.x)
     best, right, _, last_wrong = attack.attack_single_run(at.x, at.problem.y, x_init=at.start())
     return Run((best, last_wrong), last_wrong, ~right.bool())

@@ -40,7 +40,7 @@ class Purifier(nn.Module):
 
     @property
     def guidance_in_gradient(self) -> bool:
-        """Whether a guidance has a part in the exact gradient, so that leaving it out makes another one."""
+        """Whether the exact gradient goes through a guidance, so that the view `detached` gives another gradient."""
         guidance: Any = getattr(self, "guidance", None)
         return self.guided and guidance.in_gradient
 

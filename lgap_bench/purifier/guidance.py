@@ -39,7 +39,7 @@ class Guidance(nn.Module):
 
     @property
     def in_gradient(self) -> bool:
-        """Whether it has a part in the gradient of the purifier, which hiding it would take out."""
+        """Whether the exact gradient of the purifier goes through it, so that hiding it makes another gradient."""
         return not self.detach_guidance
 
     def term(self, image: Image, x: Tensor, noise: Noise, tag: str = "") -> Term:
@@ -65,8 +65,8 @@ class ClassifierConfidence(Guidance):
     No label is involved. The classifier is the bare one of the config, as it is before any fine-tuning.
 
     Args:
-        classifier: images in [0, 1] to logits; called on (x_t + 1) / 2, which is noisy and may leave [0, 1], brought to the size at which
-            the defense's classifier gets its images.
+        classifier: images in [0, 1] to logits. It gets (x_t + 1) / 2, which is noisy and may leave [0, 1], resized as the
+            defense's classifier gets its images.
         weight: lambda of the paper.
         temperature: of the softmax; 1 in the paper.
         at: `x_t`, the noisy state itself (the paper; decoded if the prior is latent), or `x_0`, its denoised estimate
@@ -97,6 +97,7 @@ class ClassifierConfidence(Guidance):
 
         def gradient(x_t: Tensor, e: Tensor, step: Step) -> Tensor:
             point = clean(x_t, e, step) if self.at == "x_0" else x_t
+            # Chain rule: with e held fixed, d x_0 / d x_t = 1 / sqrt(a_t).
             scale = self.weight / (step.a_t**0.5 if self.at == "x_0" else 1.0)
             return scale * ascent(lambda z: self.log_confidence(image(z)), point, self.detach_guidance)
 
@@ -104,7 +105,7 @@ class ClassifierConfidence(Guidance):
 
     @property
     def in_gradient(self) -> bool:
-        """As the base class's; without weight there is nothing to see."""
+        """As the base class's; with weight 0 the term is a constant."""
         return self.weight != 0 and super().in_gradient
 
     def log_confidence(self, images: Tensor) -> Tensor:
