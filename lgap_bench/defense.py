@@ -40,9 +40,10 @@ class Defense(nn.Module):
         return self.classify(self.purify(x, noise, observed))
 
     def as_model_input(self, x: Tensor) -> Tensor:
-        """Images as purifier and captioner get them: never rounded, so that a small perturbation arrives.
+        """Images in the dtype in which purifier and captioner get them: wide enough for x and for the models.
 
-        In bfloat16 neighbouring pixel values are up to 1/256 apart. Whatever holds a network casts what it feeds it.
+        Neighbouring pixel values are up to 1/256 apart in bfloat16, which would round small perturbations away. So images
+        stay as they are, and each part casts what it feeds to its own network.
         """
         return x.to(torch.promote_types(x.dtype, self._models(x)))
 

@@ -15,7 +15,9 @@ from lgap_bench.noise import derive
 from lgap_bench.runtime.choices import require_choices
 from lgap_bench.task import loss as losses
 
-RECHECK_AFTER = 5  # steps before a sample that failed the fresh-draws check is checked again
+# Steps before an image that was right on a fresh draw is checked again: it has hardly moved, and a check costs up to
+# `confirm_draws` passes.
+RECHECK_AFTER = 5
 
 
 @dataclass(frozen=True)

@@ -98,18 +98,19 @@ def estimate(
     for first, last in passes(draws * len(x), view.max_rows):
         rows = torch.arange(first, last, device=x.device) % len(x)
         x_rows = x[rows].detach().requires_grad_(True)
-        seen = None if observed is None else [observed[i] for i in rows.tolist()]
+        captions = None if observed is None else [observed[i] for i in rows.tolist()]
         with torch.enable_grad():
-            out = view.logits(x_rows, noise.rows(first, last), seen)
+            out = view.logits(x_rows, noise.rows(first, last), captions)
             each = loss(out, aim[rows])
-            if out.requires_grad:
+            if out.requires_grad:  # views such as `query` grant no gradient
                 (part,) = torch.autograd.grad(each.sum(), x_rows)
+                # Summed piece by piece, so that all draws never lie in memory at once.
                 gradient.index_add_(0, rows, (part.sign() if vote else part) / draws)
         total.index_add_(0, rows, each.detach().to(total.dtype) / draws)
         logits.append(out.detach())
     if caption_weight:
-        worded, part = caption_term(problem, x)
-        total, gradient = total + caption_weight * worded, gradient + caption_weight * part
+        caption_loss, part = caption_term(problem, x)
+        total, gradient = total + caption_weight * caption_loss, gradient + caption_weight * part
     finite = torch.isfinite(gradient).flatten(1).all(1)
     if not bool(finite.all()):
         raise FloatingPointError(f"gradient of sample {problem.ids[int((~finite).nonzero()[0])]} is not finite")

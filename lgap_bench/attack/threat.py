@@ -63,6 +63,7 @@ class Threat:
         if self.norm == "linf":
             return (x + (2 * noise.uniform(x, "start") - 1) * self.eps).clamp(0, 1)
         direction = noise.normal(x, "start")
+        # A ball's volume grows as radius^d: without the root nearly all points would lie too near the centre.
         radius = noise.uniform(x.flatten(1)[:, :1], "radius").squeeze(1) ** (1 / x[0].numel())
         scale = self.eps * radius / self.length(direction).clamp_min(1e-12)
         return (x + direction * _per_sample(x, scale)).clamp(0, 1)

@@ -79,12 +79,12 @@ class Blip(nn.Module):
         words = self.tokenizer(captions, return_tensors="pt", padding=True).to(x.device)
         ids, mask = words.input_ids.clone(), words.attention_mask
         ids[:, 0] = self.model.config.text_config.bos_token_id  # BLIP's decoder starts with [DEC]
-        seen = self.model.vision_model(pixel_values=self.pixels(x))[0]
+        image_features = self.model.vision_model(pixel_values=self.pixels(x))[0]
         logits = self.model.text_decoder(
             input_ids=ids,
             attention_mask=mask,
-            encoder_hidden_states=seen,
-            encoder_attention_mask=torch.ones(seen.shape[:-1], dtype=torch.long, device=x.device),
+            encoder_hidden_states=image_features,
+            encoder_attention_mask=torch.ones(image_features.shape[:-1], dtype=torch.long, device=x.device),
             return_dict=True,
         ).logits
         each = F.cross_entropy(logits[:, :-1].transpose(1, 2), ids[:, 1:], reduction="none")

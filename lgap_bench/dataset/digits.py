@@ -68,8 +68,8 @@ def digits(
     images, labels = _load()
     padded = np.pad(images[indices], ((0, 0), (2, 2), (2, 2)))
     pixels = torch.from_numpy(padded).float().div(255)[:, None].expand(-1, 3, -1, -1).contiguous()
-    shown, ids = torch.from_numpy(labels[indices]), torch.from_numpy(indices)
-    return DataSet("digits", split, pixels, shown, ids, tuple(classes), caption, synonyms or {}, unrelated)
+    targets, ids = torch.from_numpy(labels[indices]), torch.from_numpy(indices)
+    return DataSet("digits", split, pixels, targets, ids, tuple(classes), caption, synonyms or {}, unrelated)
 
 
 def stroke_words(images: Tensor) -> list[str]:

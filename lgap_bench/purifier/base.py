@@ -60,7 +60,7 @@ class Purifier(nn.Module):
                 f"view=detached needs a purifier with guidance, and {type(self).__name__} has none here: use purifier=coup, or view=full"
             )
         guidance: Any = self.guidance
-        other = copy.copy(self)
+        other = copy.copy(self)  # shallow: the networks are shared, not held twice
         if "memory" in self.__dict__:  # a plan of its own: its steps hold less than those of the exact gradient
             other.__dict__["memory"] = self.__dict__["memory"].unmeasured()
         other._modules = {**self._modules, "guidance": guidance.detached()}  # a copy of a module shares this table

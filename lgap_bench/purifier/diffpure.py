@@ -96,7 +96,7 @@ class DiffPure(Purifier):
     def resampled(self, sampler: Any) -> DiffPure:
         """The same purifier with another sampler, sharing its networks."""
         self.prior.check_sampler(sampler)
-        other = copy.copy(self)
+        other = copy.copy(self)  # shallow: the networks are shared, not held twice
         other.memory = self.memory.unmeasured()  # its steps may hold another amount
         other.sampler, other.steps = sampler, sampler.steps(self.prior, self.t_star)
         other.randomized = other._draws()

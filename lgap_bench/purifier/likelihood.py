@@ -63,8 +63,8 @@ class LikelihoodMax(Purifier):
         """x (B, C, H, W) in [0, 1] -> images in [0, 1] of higher likelihood; differentiable, with second derivatives."""
         x_0 = state = self.prior.encode(x, noise)
         size = tuple(x.shape[-2:])
-        shown = lambda state: self.prior.image(state, size)  # noqa: E731
-        terms = [] if self.guidance is None else [self.guidance.term(shown, x_0, noise)]
+        as_image = lambda state: self.prior.image(state, size)  # noqa: E731
+        terms = [] if self.guidance is None else [self.guidance.term(as_image, x_0, noise)]
         speed = x_0.new_zeros(x_0.shape)
 
         def direction(z: Tensor, k: int) -> Tensor:
