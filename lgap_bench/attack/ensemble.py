@@ -53,6 +53,7 @@ class Ensemble:
     def __call__(self, problem: Problem) -> Tensor:
         """Attacked images (B, C, H, W), inside the threat's ball."""
         randomized = problem.view.randomized
+        # A deterministic view answers every draw alike.
         select, confirm = (self.select_draws, self.confirm_draws) if randomized else (1, 1)
         worst = WorstCase(problem, problem.stream("select").draws(select, 0, -4))
         finder = torch.full_like(problem.y, -1)

@@ -56,6 +56,7 @@ class Threat:
         """The step of this length that raises a linear function most: sign (linf) or normalised gradient (l2)."""
         if self.norm == "linf":
             return step_size * gradient.sign()
+        # Without a gradient there is no direction: the image stays, instead of becoming NaN.
         return step_size * gradient / _per_sample(gradient, self.length(gradient).clamp_min(1e-12))
 
     def random(self, x: Tensor, noise: Noise) -> Tensor:

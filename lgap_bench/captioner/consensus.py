@@ -81,6 +81,7 @@ def agreed(captions: list[str]) -> str:
     # Likeness to itself is 1 for each and changes no order, so that the sum over all may stand for the mean of others.
     likeness = [sum(rouge_l(one, other) for other in captions) for one in captions]
     best = max(likeness)
+    # Sums of the same terms in another order may differ in the last digit.
     return next(c for c, value in zip(captions, likeness, strict=True) if value >= best - 1e-9)
 
 

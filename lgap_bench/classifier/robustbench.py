@@ -25,6 +25,7 @@ def model_table(dataset: str, threat_model: str) -> Any:
 
     table = model_dicts[BenchmarkDataset(dataset)][ThreatModel(threat_model)]
     if dataset == "cifar10":
+        # setdefault below: a later release that has the model itself goes first.
         wang = {"num_classes": 10, "depth": 28, "width": 10, "mean": CIFAR10_MEAN, "std": CIFAR10_STD}
         entry = {"model": lambda: DMWideResNet(activation_fn=Swish, **wang), "gdrive_id": None}
         table.setdefault("Wang2023Better_WRN-28-10", entry)

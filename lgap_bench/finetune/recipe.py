@@ -77,6 +77,7 @@ def augmented(images: Tensor, kind: Augment, generator: torch.Generator) -> Tens
     pixels = {"shift": 2, "crop_flip": 4}[kind]
     height, width = images.shape[-2:]
     padded = F.pad(images, (pixels,) * 4)
+    # Drawn by the caller's generator on the CPU, so that a resumed epoch cuts the same places on any device.
     places = torch.randint(0, 2 * pixels + 1, (len(images), 2), generator=generator).tolist()
     cut = torch.stack(
         [image[:, dy : dy + height, dx : dx + width] for image, (dy, dx) in zip(padded, places, strict=True)]

@@ -87,7 +87,7 @@ class DDPM:
         mean = (step.a_s**0.5 * (1 - kept) * x_0 + kept**0.5 * (1 - step.a_s) * x_t) / (1 - step.a_t)
         small, large = math.log(posterior(step)), math.log(1 - kept)
         if step.last and step.a_before is not None and self.variance == "fixed_large":
-            large = small
+            large = small  # as in Ho et al.'s code, on which the releases build
         if self.variance != "learned_range":
             return mean, small if self.variance == "fixed_small" else large
         if v is None:
@@ -171,7 +171,7 @@ def posterior(step: Step) -> float:
     """Variance of q(x_s | x_t, x_0) (Ho et al. 2020, eq. 7). In the last step, which has none, that of the step before,
     as in the releases that GDMP and DiffPure build on; no noise is added there, guidance is multiplied by it."""
     a_t, a_s = (step.a_before, step.a_t) if step.last and step.a_before is not None else (step.a_t, step.a_s)
-    return max((1 - a_t / a_s) * (1 - a_s) / (1 - a_t), 1e-20)
+    return max((1 - a_t / a_s) * (1 - a_s) / (1 - a_t), 1e-20)  # its logarithm is taken
 
 
 def discrete(prior: Any, t_star: float, calls: int | None) -> list[Step]:
