@@ -60,14 +60,14 @@ def measure(name: str, outputs: Path) -> Record:
     """One cell of the demo in a process of its own."""
     from lgap_bench.cell.compose import composed
     from lgap_bench.run import run_cell
-    from lgap_bench.runtime.errors import is_users, sentence
+    from lgap_bench.runtime.errors import is_user_error, sentence
 
     overrides = [f"experiment=demo/{name}", f"n={N}", f"outputs={outputs}", "threads=1"]
     cfg = composed(overrides)
     try:
         return run_cell(cfg, cfg.hydra.runtime.choices, overrides)
     except Exception as error:
-        if is_users(error):  # a process hands the message over, not the cause that the sentence is made from
+        if is_user_error(error):  # a process hands the message over, not the cause that the sentence is made from
             raise ValueError(sentence(error).removeprefix("lgap-bench: ")) from None
         raise
 

@@ -22,7 +22,7 @@ from lgap_bench.record import Record
 from lgap_bench.report.grid import draw_grid
 from lgap_bench.report.screen import one_screen
 from lgap_bench.runtime.device import Device, configure, find_device
-from lgap_bench.runtime.errors import is_users, one_line_errors, sentence
+from lgap_bench.runtime.errors import is_user_error, one_line_errors, sentence
 from lgap_bench.runtime.files import locked, writable
 
 JOBS: list[str] = []  # of this process: a sweep over a folder that does not exist has none, and Hydra says nothing
@@ -40,7 +40,7 @@ def app(cfg: DictConfig) -> None:
         else:
             print(one_screen(run_cell(cfg, choices, overrides, configured(cfg.logger))))
     except Exception as error:
-        if not is_users(error):
+        if not is_user_error(error):
             raise
         FAILED.append(sentence(error))
         print(FAILED[-1], file=sys.stderr)

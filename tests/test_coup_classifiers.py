@@ -42,7 +42,7 @@ def test_a_row_is_robustbenchs_model_and_says_its_clean_accuracy(name):
     assert (held["name"], held["threat_model"], held.dataset) == (model, threat, "cifar10")
     assert held["file"] == f"${{checkpoints}}/robustbench/cifar10/{threat}/{model}.pt"
     assert name.endswith(f"_{threat.lower()}")
-    assert model in robustbench._models("cifar10", threat)
+    assert model in robustbench.model_table("cifar10", threat)
     assert f"{clean:.2f} %" in file.read_text().splitlines()[0]
 
 

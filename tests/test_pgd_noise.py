@@ -98,5 +98,5 @@ def test_fresh_is_the_default_and_anything_else_is_refused():
     assert instantiate(cell("attack=full", "attack.noise=fixed").attack).noise == "fixed"
     with pytest.raises(ValueError, match=r"attack.noise=frozen is not in fresh \| fixed"):
         check(cell("attack=full", "attack.noise=frozen"))
-    with pytest.raises(ValueError, match="use one of fresh, fixed"):
+    with pytest.raises(ValueError, match="use fresh or fixed"):
         PGD(1, 0.1, noise="frozen")

@@ -129,10 +129,10 @@ def test_the_adjoint_purifies_as_the_purifier_does(batch, guided, last_noise, ne
     view = Adjoint(Defense(made, model))
     noise = streams(0, range(batch))["attack"].draws()
     x = images(batch, dtype=torch.float64)
-    assert (view.stand_in.purify(x, noise) - made(x, noise)).abs().max() <= 1e-10
+    assert (view.differentiated.purify(x, noise) - made(x, noise)).abs().max() <= 1e-10
     network.float(), model.float()
     try:
-        assert (view.stand_in.purify(x.float(), noise) - made(x.float(), noise)).abs().max() <= 1e-5
+        assert (view.differentiated.purify(x.float(), noise) - made(x.float(), noise)).abs().max() <= 1e-5
     finally:
         network.double()
 
@@ -189,7 +189,7 @@ def test_a_detached_view_shares_the_defense_and_misses_its_guidance(images, smoo
     guidance = ClassifierConfidence(model, weight=3.0)
     defense = Defense(purifier(known(0.5), guidance=guidance), model)
     view, noise = Detached(defense), streams(0, range(3))["attack"].draws()
-    assert torch.equal(view.stand_in.purify(x, noise), defense.purify(x, noise))
+    assert torch.equal(view.differentiated.purify(x, noise), defense.purify(x, noise))
     assert defense.purifier.guidance is guidance
     assert not guidance.detach_guidance
     exact, found = gradient(Full(defense), x), gradient(view, x)
