@@ -40,7 +40,7 @@ def test_a_row_is_robustbenchs_model_and_says_its_clean_accuracy(name):
     libraries.robustbench()
     file = CONF / "classifier" / "cifar10" / f"{name}.yaml"
     held, (model, threat, clean) = yaml.safe_load(file.read_text()), ROWS[name]
-    assert (held["name"], held["threat_model"], held.dataset) == (model, threat, "cifar10")
+    assert (held["name"], held["threat_model"], held["dataset"]) == (model, threat, "cifar10")
     assert held["file"] == f"${{checkpoints}}/robustbench/cifar10/{threat}/{model}.pt"
     assert name.endswith(f"_{threat.lower()}")
     assert model in robustbench._models("cifar10", threat)

@@ -52,7 +52,7 @@ def test_every_experiment_runs_in_miniature(name, tmp_path_factory):
     cfg = composed([*common])
     record = run_cell(cfg, cfg.hydra.runtime.choices, common)
     assert record.summary()["status"] == "complete"
-    assert record.summary().names.dataset == "digits"
+    assert record.summary()["dataset_name"] == "digits"
     assert name in {asker["experiment"] for asker in record.requests()}
 
 

@@ -14,7 +14,7 @@ class Empty(Enum):
     """Why a cell has no number; None in a row means that there is no such value at all."""
 
     CITED = "cited"  # published only: nothing here could measure it
-    NOT_RUN = "not run"  # the row's `to_run` says what measures it
+    NOT_RUN = "not run"  # the row's `to_run`, or the page's note, says what measures it
     FAILED = "failed"  # measured, and the attack failed on every sample
 
 
@@ -22,7 +22,7 @@ NO_VALUE = "-"  # e.g. the paper's number of a row that is ours
 LEGEND = {
     NO_VALUE: "no such value",
     Empty.CITED.value: "published only",
-    Empty.NOT_RUN.value: "`to_run` measures it",
+    Empty.NOT_RUN.value: "no record of it here",
     Empty.FAILED.value: "the attack failed on every sample",
 }
 
@@ -99,6 +99,5 @@ def shown(value: object) -> str:
 
 def legend(tables: Sequence[Table]) -> str:
     """What the words in cells without a number mean, of those that occur."""
-    met = {shown(row.get(c)) for table in tables for row in table.rows for c in table.columns if row.get("row") != ""}
-    used = [f"{word}: {meaning}" for word, meaning in LEGEND.items() if word in met]
-    return "; ".join(used)
+    met = {shown(row.get(column)) for table in tables for row in table.rows for column in table.columns}
+    return "; ".join(f"`{word}` {meaning}" for word, meaning in LEGEND.items() if word in met)

@@ -16,7 +16,7 @@ def as_text(rows: Rows, columns: Sequence[str]) -> str:
     """An aligned plain-text table; columns of numbers to the right."""
     cells = [list(columns), *([shown(row.get(column)) for column in columns] for row in rows)]
     widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
-    numeric = [all(isinstance(row.get(c), int | float | None | Empty | Quantity) for row in rows) for c in columns]
+    numeric = [all(_number(row.get(column)) for row in rows) for column in columns]
     lines = [
         "  ".join(
             text.rjust(w) if right else text.ljust(w) for text, w, right in zip(line, widths, numeric, strict=True)
@@ -95,10 +95,13 @@ FORMATS: Iterable[Callable[[Page, Path], list[Path]]] = (_csv, _markdown, _png) 
 
 
 def _below(page: Page) -> list[str]:
-    """The legend of empty cells and the notes."""
-    words = legend(page.tables)
-    notes = [*([words] if words else []), *page.notes]
-    return ["\n".join(f"- {note}" for note in notes)] if notes else []
+    """The legend of empty cells, and the notes as a list."""
+    return [part for part in (legend(page.tables), "\n".join(f"- {note}" for note in page.notes)) if part]
+
+
+def _number(value: object) -> bool:
+    """Whether a cell may stand in a column of numbers; blank ones may."""
+    return value == "" or isinstance(value, int | float | None | Empty | Quantity)
 
 
 def _exact(value: object) -> object:

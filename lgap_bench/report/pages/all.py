@@ -19,7 +19,7 @@ MORE = (
     "natural_any_of_k", "natural_majority_of_k", "majority_of_k", "undefended_natural", "undefended_robust",
     "as_published", "failed", "status", "records",
 )  # fmt: skip
-ROBUST = ("robust", "robust_low", "robust_high", "any_of_k", "majority_of_k")
+ROBUST = ("robust", "robust_low", "robust_high", "interval", "any_of_k", "majority_of_k")
 SAME = (
     "row",
     "attack",
@@ -62,7 +62,7 @@ def name_differences(rows: Sequence[dict[str, Any]], identities: Sequence[Mappin
 
 def failed_said(row: Mapping[str, Any]) -> dict[str, Any]:
     """A measured row; where the attack failed on every image its robust accuracies say so."""
-    return {**(dict.fromkeys(ROBUST, Empty.FAILED) if "robust" not in row else {}), **row}
+    return dict(row) if "robust" in row else {**row, **dict.fromkeys(ROBUST, Empty.FAILED)}
 
 
 def _order(row: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -97,10 +97,11 @@ def draw(panels: Mapping[Panel, Held], attacks: Sequence[str]) -> Any:
 
     Hollow markers are any-of-K; the grey line is natural accuracy.
     """
-    drawn, axes = figure.panels(len(panels), 5.6, 4.0)
+    drawn, axes = figure.panels(len(panels), max(5.6, 1.1 * max(map(len, panels.values()))), 4.0)
     attacks = [attack for attack in attacks if any(attack in row.lines for held in panels.values() for _, row in held)]
+    colors = [figure.INK if attack == WORST else color for attack, color in zip(attacks, figure.COLORS, strict=False)]
     for axis, (panel, held) in zip(axes, panels.items(), strict=True):
-        for place, (attack, color) in enumerate(zip(attacks, figure.COLORS, strict=False)):
+        for place, (attack, color) in enumerate(zip(attacks, colors, strict=False)):
             own = [(i, row.lines[attack]) for i, (_, row) in enumerate(held) if "robust" in row.lines.get(attack, {})]
             x = [i + 0.13 * (place - (len(attacks) - 1) / 2) for i, _ in own]
             lines = [line for _, line in own]

@@ -64,13 +64,20 @@ def pages(name: str, table: Mapping[str, Any], outputs: Path, dataset: str | Non
                 f"{name.replace('/', '-')}-{which.replace(' ', '-')}",
                 table["title"],
                 settings_line(rows) or f"Measured on: {which}",
-                [Table(columns, rows)],
+                [Table(columns, [_shown(row) for row in rows])],
                 [Table(EXPORTED, rows)],
                 notes=notes,
                 measured=measured,
             )
         )
     return found
+
+
+def _shown(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row as it is read: blank where a column does not apply to it, since `-` means that there is no such value."""
+    words = ("differs", "to_run") if row.get("state") == "measured" else COLUMNS
+    paper = "state" in row and {"paper_natural": None, "paper_robust": None}
+    return {**dict.fromkeys(words, ""), **(paper or {}), **{key: v for key, v in row.items() if v is not None}}
 
 
 def by_script(name: str, table: Mapping[str, Any]) -> Page:
@@ -111,7 +118,7 @@ def _rows(table: Mapping[str, Any], found: Requested, dataset: str | None) -> Ro
     rows: Rows = []
     for row in table["rows"]:
         if "section" in row:
-            rows.append({"row": f"[{row['section']}]", **dict.fromkeys(("paper_robust", *MEASURED), "")})
+            rows.append({"row": f"[{row['section']}]"})
             continue
         cited = not _named(row)
         paper: dict[str, Any] = {"row": f"{row['row']} (cited)" if cited else row["row"]}
