@@ -36,7 +36,10 @@ def main() -> None:
     began = time.monotonic()
 
     from lgap_bench.report.grid import draw_grids
-    from lgap_bench.report.table import as_text, merge, write_csv
+    from lgap_bench.report.page import Page, Table
+    from lgap_bench.report.pages.all import COLUMNS
+    from lgap_bench.report.rows import merge
+    from lgap_bench.report.write import text, write_csv
 
     writable(outputs, "--outputs")
     found: dict[str, Record] = {}
@@ -49,8 +52,9 @@ def main() -> None:
 
     rows = [merge([found[name]], title) for name, title in ROWS.items()]
     folder = outputs / "demo"
-    write_csv(rows, folder / "table.csv")
-    print(as_text(rows))
+    page = Page("table", "", tables=[Table(COLUMNS, rows)])
+    write_csv(page, folder / "table.csv")
+    print(text(page))
     picture = draw_grids([(found[name], "") for name in PICTURED], found[PICTURED[0]].classes(), folder / "grid.png")
     print("\n" + "\n".join(lesson({row["row"]: row for row in rows})))
     print(f"\n{folder / 'table.csv'}  {picture}  {time.monotonic() - began:.1f} s")

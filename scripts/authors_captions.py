@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from lgap_bench.metric.caption import bleu, names_label, rouge_l
-from lgap_bench.report.table import as_markdown, as_text
+from lgap_bench.report.write import as_markdown, as_text
 
 DATASET = Path(__file__).resolve().parent.parent / "conf" / "dataset" / "cifar10.yaml"
 THEIR_NAMES = {"plane": "airplane", "car": "automobile"}  # where the file's labels are not torchvision's

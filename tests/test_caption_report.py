@@ -12,7 +12,7 @@ from cells import lgap_bench
 
 from lgap_bench.metric.caption import bleu
 from lgap_bench.record import Record
-from lgap_bench.report.captions import fidelity, per_class
+from lgap_bench.report.pages.captions import fidelity, per_class
 
 CLASSES = ["cat", "dog"]
 

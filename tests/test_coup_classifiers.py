@@ -22,6 +22,7 @@ ROWS = {
     "rony2019_l2": ("Rony2019Decoupling", "L2", 89.05),
     "ding2020_l2": ("Ding2020MMA", "L2", 88.02),
     "wu2020_l2": ("Wu2020Adversarial", "L2", 88.51),
+    "sehwag2021_l2": ("Sehwag2021Proxy", "L2", 90.31),
     "augustin2020_l2": ("Augustin2020Adversarial_34_10", "L2", 92.23),
     "rebuffi2021_l2": ("Rebuffi2021Fixing_28_10_cutmix_ddpm", "L2", 91.79),
     "wang2023_linf": ("Wang2023Better_WRN-28-10", "Linf", 92.44),
@@ -39,7 +40,7 @@ def test_a_row_is_robustbenchs_model_and_says_its_clean_accuracy(name):
     libraries.robustbench()
     file = CONF / "classifier" / "cifar10" / f"{name}.yaml"
     held, (model, threat, clean) = yaml.safe_load(file.read_text()), ROWS[name]
-    assert (held["name"], held["threat_model"], held.dataset) == (model, threat, "cifar10")
+    assert (held["name"], held["threat_model"], held["dataset"]) == (model, threat, "cifar10")
     assert held["file"] == f"${{checkpoints}}/robustbench/cifar10/{threat}/{model}.pt"
     assert name.endswith(f"_{threat.lower()}")
     assert model in robustbench.model_table("cifar10", threat)

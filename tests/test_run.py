@@ -12,7 +12,7 @@ from cells import SMALL, identified, lgap_bench, only_record, summary
 
 from lgap_bench.cell.compose import resolved
 from lgap_bench.record import Record, records
-from lgap_bench.report.table import grouped, merge
+from lgap_bench.report.rows import grouped, merge
 from lgap_bench.runtime.device import CPU
 
 CELL = ["run", "purifier=lgap", "attack=bpda", "n=12", *SMALL[1:], "attack.steps=3"]

@@ -12,6 +12,7 @@ are a closed set, and their grammar is checked when a config is composed, so tha
     noise_density  of a threat: share of pixels that salt-and-pepper noise strikes
     whole, made_of of an attack: numbers below which it is another attack; the keys that hold attacks
     shown          of a view: its name in tables
+    architecture   of a classifier: its name in tables, WRN-28-10
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ WORDS: dict[str, type | tuple[type, ...]] = {
     "whole": dict,
     "made_of": list,
     "shown": str,
+    "architecture": str,
 }
 
 
