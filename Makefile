@@ -52,7 +52,7 @@ lint: install
 
 # Contestants in turns, one thread each; `BENCH="--parts bpda --repetitions 3"` for less, `BENCH=--quick` to try it out.
 bench: install
-	$(BIN)/python scripts/bench/run.py $(BENCH)
+	$(BIN)/python -m scripts.bench.run $(BENCH)
 
 # No uv.lock: it names download hosts. Hashes pin the content wherever it is downloaded from.
 lock:

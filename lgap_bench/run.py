@@ -86,9 +86,8 @@ def run_cell(
 def measure(cell: Cell, record: Record, device: Device, loggers: Loggers = SILENT) -> None:
     """Build the parts (training what has to be trained), evaluate, save; the loggers hear of it."""
     from lgap_bench.build import build  # here, since these bring torch, and a recorded cell answers without it
-    from lgap_bench.evaluate.facts import cell_facts, run_facts
     from lgap_bench.evaluate.loop import evaluate
-    from lgap_bench.evaluate.summary import summarise
+    from lgap_bench.evaluate.summary import finish
 
     began = time.monotonic()
     loggers.started(cell, record)
@@ -96,13 +95,11 @@ def measure(cell: Cell, record: Record, device: Device, loggers: Loggers = SILEN
         parts = build(cell, device, loggers)
         record.begin(cell.plain(), identity(cell, device.kind))
         chunks = evaluate(parts, cell, record, device, loggers)
-        facts = cell_facts(cell, record.folder.name, device, parts.dataset.classes)
-        numbers = summarise(chunks, parts.dataset.task, parts.measures)
-        record.finish(chunks, {**facts, **numbers}, run_facts(chunks, began, device))
-        loggers.finished(record)
+        finish(record, chunks, parts, cell, device, began)
     except BaseException as error:
         loggers.failed(error)
         raise
+    loggers.finished(record)
 
 
 if __name__ == "__main__":

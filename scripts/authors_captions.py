@@ -1,4 +1,4 @@
-"""The captions that LGAP's authors published, through this project's metrics: `authors_captions.py FILE [--synonyms YAML]`.
+"""The captions that LGAP's authors published, through this project's metrics: `python -m scripts.authors_captions FILE [--synonyms YAML]`.
 
 FILE is their caption_list_cifar10.json: a list of {label, caption, clean_caption: [text], adv_caption: [text]}, one entry
 per CIFAR-10 test image. Which attack made the adversarial images is not recorded there.

@@ -44,6 +44,8 @@ WORDS: dict[str, type | tuple[type, ...]] = {
     "architecture": str,
 }
 
+KINDS = {dict: "a mapping", list: "a list", str: "a word"}
+
 
 def about(config: Mapping[str, Any] | None, word: str, default: Any = None) -> Any:
     """What a part's config says of it under one word."""
@@ -82,8 +84,8 @@ def _check_words(held: Any, node: Mapping[str, Any], file: str, group: str) -> N
             raise ValueError(f"{file}: {ABOUT}.{word} is not known: use {', '.join(WORDS)}")
         interpolated = isinstance(value, str) and value.startswith("${")
         if not interpolated and (not isinstance(value, WORDS[word]) or isinstance(value, bool)):
-            kind = {dict: "a mapping", list: "a list", str: "a word"}.get(WORDS[word], "a number")  # type: ignore[arg-type]
-            raise ValueError(f"{file}: {ABOUT}.{word}={value} is not {kind}")
+            said = next((text for kind, text in KINDS.items() if kind is WORDS[word]), "a number")
+            raise ValueError(f"{file}: {ABOUT}.{word}={value} is not {said}")
     if not 0 < held.get("noise_density", 1) <= 1:
         raise ValueError(
             f"{file}: {ABOUT}.noise_density={held['noise_density']} is not in (0, 1]: it is a share of pixels"

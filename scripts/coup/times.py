@@ -2,8 +2,8 @@
 
     python -m scripts.coup.times [dataset=digits] [device=auto] [images=8] [repeats=7] [outputs=outputs] [any key of a cell]
 
-Purification and classification of one batch without gradient, purifiers and depths in turns, one thread unless threads=... says more, the median of the
-repeats. t* = 0 is the classifier alone. A depth that the prior's step length does not divide is left out: the miniature's
+Purification and classification of one batch without gradient, purifiers and depths in turns, one thread unless
+threads=... says more, the median of the repeats. t* = 0 is the classifier alone. A depth that the prior's step length does not divide is left out: the miniature's
 steps are 0.05 long, so the paper's 0.001 (one of its steps) has no counterpart there. Times are no robustness: nothing is
 recorded, and the table and figure lie in <outputs>/figures/.
 """
