@@ -63,7 +63,7 @@ def main() -> None:
 def measure(name: str, outputs: Path) -> Record:
     """One cell of the demo in a process of its own."""
     from lgap_bench.cell.compose import composed
-    from lgap_bench.run import run_cell
+    from lgap_bench.measure import run_cell
     from lgap_bench.runtime.errors import is_user_error, sentence
 
     overrides = [f"experiment=demo/{name}", f"n={N}", f"outputs={outputs}", "threads=1"]

@@ -9,8 +9,8 @@ from pathlib import Path
 from lgap_bench.cell.compose import composed, resolved
 from lgap_bench.cell.identity import identity, record_id, stage_identity
 from lgap_bench.logger.base import SILENT, Loggers
+from lgap_bench.measure import run_cell
 from lgap_bench.record import Record
-from lgap_bench.run import run_cell
 
 # A cell of a second or two: the real models, few images, few steps.
 SMALL = ["n=8", "chunk=4", "score_draws=2", "attack.steps=2", "threads=1"]

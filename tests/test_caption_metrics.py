@@ -12,10 +12,10 @@ import torch
 from lgap_bench.cell.compose import composed
 from lgap_bench.cell.config import resolve
 from lgap_bench.cell.identity import identity
+from lgap_bench.measure import run_cell
 from lgap_bench.metric import clip
 from lgap_bench.metric.accuracy import accuracy
 from lgap_bench.metric.caption import bleu, names_label, reached, rouge_l, says
-from lgap_bench.run import run_cell
 from lgap_bench.runtime import weights as weight_files
 
 SEVEN = "a photo of a handwritten seven"

@@ -9,8 +9,8 @@ from lgap_bench.cell.check import check
 from lgap_bench.cell.compose import composed
 from lgap_bench.cell.config import resolve
 from lgap_bench.cell.instantiate import instantiate
+from lgap_bench.measure import run_cell
 from lgap_bench.purifier.base import Purifier
-from lgap_bench.run import run_cell
 
 ANY = Threat("linf", 1.0)
 

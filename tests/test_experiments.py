@@ -9,7 +9,7 @@ from lgap_bench import CONF
 from lgap_bench.cell.compose import composed, resolved
 from lgap_bench.cell.config import resolve
 from lgap_bench.cell.dry import dry
-from lgap_bench.run import run_cell
+from lgap_bench.measure import run_cell
 
 EXPERIMENTS = sorted(
     p.relative_to(CONF / "experiment").with_suffix("").as_posix() for p in (CONF / "experiment").rglob("*.yaml")

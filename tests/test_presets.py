@@ -6,7 +6,7 @@ from omegaconf import OmegaConf
 from lgap_bench import CONF
 from lgap_bench.cell.about import about
 from lgap_bench.cell.compose import composed
-from lgap_bench.run import run_cell
+from lgap_bench.measure import run_cell
 
 ATTACKS = sorted(file.stem for file in (CONF / "attack").glob("*.yaml"))
 # As few steps as still take every path of the code; presets differ in the keys they have.

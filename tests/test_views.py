@@ -26,6 +26,7 @@ from lgap_bench.cell.compose import composed
 from lgap_bench.cell.config import resolve
 from lgap_bench.cell.identity import identity
 from lgap_bench.defense import Defense
+from lgap_bench.measure import run_cell
 from lgap_bench.noise import streams
 from lgap_bench.prior import schedule
 from lgap_bench.prior.pixel import PixelPrior
@@ -34,7 +35,6 @@ from lgap_bench.purifier.diffpure import DiffPure
 from lgap_bench.purifier.guidance import ClassifierConfidence, Distance, Guidance
 from lgap_bench.purifier.sampler import DDIM, ProbabilityFlow, ReverseSDE
 from lgap_bench.report.screen import one_screen
-from lgap_bench.run import run_cell
 from lgap_bench.task import loss as losses
 
 BETAS = torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)

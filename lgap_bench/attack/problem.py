@@ -12,7 +12,7 @@ from torch import Tensor
 from lgap_bench.attack.threat import Threat
 from lgap_bench.attack.view import View
 from lgap_bench.dataset.base import DataSet
-from lgap_bench.defense import Defense, passes
+from lgap_bench.defense import passes
 from lgap_bench.noise import Noise, Stream, streams
 from lgap_bench.task.single_label import SINGLE_LABEL, SingleLabel
 
@@ -76,8 +76,8 @@ class Parts:
     """
 
     dataset: DataSet
-    defense: Defense
-    attack: Attack
+    defense: Any  # a Defense, whose purifier has attributes of its own
+    attack: Any  # an Attack, mostly a dataclass of settings
     view: View
     threat: Threat
     measures: tuple[Any, ...] = ()

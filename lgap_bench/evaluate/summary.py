@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lgap_bench.build import Parts
+from lgap_bench.attack.problem import Parts
 from lgap_bench.cell.config import Cell
 from lgap_bench.evaluate.facts import cell_facts, run_facts
 from lgap_bench.metric.accuracy import accuracy
