@@ -3,7 +3,7 @@
 import pytest
 import yaml
 from cells import called
-from test_presets import shortened
+from test_presets import shorten
 
 from lgap_bench import CONF
 from lgap_bench.cell.compose import composed, resolved
@@ -44,11 +44,12 @@ def test_every_experiment_runs_in_miniature(name, tmp_path_factory):
         "threads=1",
         f"outputs={outputs}",
     ]
-    plain = composed([*common])
-    common += shortened(plain.attack, few=FEW)
-    common += [f"finetune.{key}" for key in ("n=40", "epochs=1", "batch=20") if plain.finetune.images]
-    common += [f"train.{key}" for key in ("n=40", "epochs=1") if plain.train.images]
-    cfg = composed([*common])
+    cfg = composed(common)
+    shorten(cfg.attack, FEW)
+    if cfg.finetune.images:
+        cfg.finetune.n, cfg.finetune.epochs, cfg.finetune.batch = 40, 1, 20
+    if cfg.train.images:
+        cfg.train.n, cfg.train.epochs = 40, 1
     record = run_cell(cfg, cfg.hydra.runtime.choices, common)
     assert record.summary()["status"] == "complete"
     assert record.summary().names.dataset == "digits"

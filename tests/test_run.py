@@ -18,6 +18,7 @@ from lgap_bench.runtime.device import CPU
 CELL = ["run", "purifier=lgap", "attack=bpda", "n=12", *SMALL[1:], "attack.steps=3"]
 
 
+@pytest.mark.slow
 def test_a_killed_cell_resumes_to_the_identical_record(tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert lgap_bench(*CELL, f"outputs={whole}").returncode == 0
