@@ -8,12 +8,13 @@ ZOO := lgap_bench/zoo/digits
 PAPER ?= lgap
 SLOW_N ?= 16
 
-.PHONY: help install demo tables tables-slow test lint bench lock zoo zoo-figures wheel reference clean
+.PHONY: help install demo tables tables-slow test test-fast lint bench lock zoo zoo-figures wheel reference clean
 
 help:
 	@echo "make demo   LGAP against ever better attackers, in miniature (about two minutes after the install)"
 	@echo "make tables PAPER=lgap   every table of a paper, in miniature (lgap: a quarter of an hour, coup: 45 minutes, N=16 for half)"
 	@echo "make test   the test suite        make lint   ruff, mypy and the layers of imports"
+	@echo "make test-fast   the same without what takes more than ten seconds"
 	@echo "make bench  what it costs, beside plain scripts (about twenty minutes): outputs/bench/bench.md"
 	@echo "make zoo    train the miniature's weights anew (under an hour of CPU)"
 	@echo "make lock   pin every dependency with hashes in requirements.lock"
@@ -43,6 +44,9 @@ tables-slow: install
 
 test: install
 	$(BIN)/python -m pytest
+
+test-fast: install
+	$(BIN)/python -m pytest -m "not slow"
 
 lint: install
 	$(BIN)/ruff check .

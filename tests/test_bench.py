@@ -26,6 +26,7 @@ def report(tmp_path_factory):
     return json.loads((out / "bench.json").read_text()), (out / "bench.md").read_text()
 
 
+@pytest.mark.slow
 def test_every_part_says_what_it_promises(report):
     found, text = report
     assert list(found["parts"]) == list(run.PARTS)
@@ -38,6 +39,7 @@ def test_every_part_says_what_it_promises(report):
     assert str(ROOT.parent) not in json.dumps(found) + text, "a committed figure would name somebody's folders"
 
 
+@pytest.mark.slow
 def test_the_library_and_our_pgd_make_the_same_passes(report):
     part = report[0]["parts"]["pgd"]
     for budget, eps in (("linf 8/255", 8 / 255), ("linf 1/255", 1 / 255)):
@@ -51,6 +53,7 @@ def test_the_library_and_our_pgd_make_the_same_passes(report):
     assert part["title"].endswith("(random)")
 
 
+@pytest.mark.slow
 def test_the_plain_script_and_ours_call_the_same_networks(report):
     found = report[0]["parts"]["bpda"]
     plain, own, last = (found["counts"][name] for name in ("plain script", "own", "own, last iterate"))
@@ -102,6 +105,7 @@ def test_the_plain_script_purifies_as_we_do():
         torch.testing.assert_close(plain(x), purifier(x, Same(), captions), atol=2e-5, rtol=0)
 
 
+@pytest.mark.slow
 def test_recomputing_holds_less_memory(report):
     part = report[0]["parts"]["gradient"]
     for where in ("miniature", "larger"):
@@ -110,6 +114,7 @@ def test_recomputing_holds_less_memory(report):
     assert part["larger"]["weights"].keys() == {"unet", "vae", "text_encoder", "blip"}
 
 
+@pytest.mark.slow
 def test_a_budget_of_memory_is_kept_and_changes_no_gradient(report):
     part = report[0]["parts"]["pixel"]
     alone, larger, whole = (
@@ -121,6 +126,7 @@ def test_a_budget_of_memory_is_kept_and_changes_no_gradient(report):
     assert max(alone, larger) < whole / 2
 
 
+@pytest.mark.slow
 def test_shares_and_components_add_up(report):
     share, profile = (report[0]["parts"][name] for name in ("share", "profile"))
     assert 0 < share["outside_percent_of_loop"]["median"] < share["outside_percent"]["median"] < 100
@@ -133,6 +139,7 @@ def test_shares_and_components_add_up(report):
     assert {"captioner", "text encoder", "noise", "bookkeeping"} <= names.keys()
 
 
+@pytest.mark.slow
 def test_growth_compares_the_first_size_with_the_last(report):
     part = report[0]["parts"]["growth"]
     assert part["images"].keys() == {str(n) for n in QUICK.growth}

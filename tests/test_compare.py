@@ -5,7 +5,7 @@ import json
 
 import numpy as np
 import pytest
-from cells import lgap_bench
+from cells import called
 from test_paper_tables import ALL, HALF, NONE, N, lines, record
 
 from lgap_bench.record import Record
@@ -178,11 +178,11 @@ def test_an_equal_shift_of_all_images_has_no_width_and_one_image_has():
 
 
 def test_the_command_prints_and_writes_a_table_per_budget(tmp_path):
-    assert "scripts/coup/finding.sh" in lgap_bench("report", "table=coup/finding", f"outputs={tmp_path}").stderr
+    assert "scripts/coup/finding.sh" in called("report", "table=coup/finding", f"outputs={tmp_path}").stderr
     for eps in ("32/255", "48/255"):
         finding(tmp_path, "coup", "full_apgd", HALF, eps=eps)
         finding(tmp_path, "lgap", "blind", ALL, eps=eps)
-    done = lgap_bench("report", "table=coup/finding", "dataset=digits", f"outputs={tmp_path}")
+    done = called("report", "table=coup/finding", "dataset=digits", f"outputs={tmp_path}")
     assert done.returncode == 0, done.stderr
     assert done.stdout.index("linf 32/255") < done.stdout.index("linf 48/255")
     with (tmp_path / "tables" / "coup-finding.csv").open() as stream:
@@ -208,7 +208,7 @@ def test_a_curve_has_a_point_per_value_in_order_and_a_line_per_budget(tmp_path):
     own = [(point["value"], point["robust"]) for point in found if "48/255" in point["line"]]
     assert own == [(0.05, 100), (0.1, 50), (0.3, 0)]
     assert [(point["value"], point["robust"]) for point in found if "32/255" in point["line"]] == [(0.1, 100)]
-    done = lgap_bench("report", "table=coup/figure4a", f"outputs={tmp_path}")
+    done = called("report", "table=coup/figure4a", f"outputs={tmp_path}")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "tables" / "coup-figure4a.png").stat().st_size > 1000
     assert "| 0.05 | 100.0 |" in (tmp_path / "tables" / "coup-figure4a.md").read_text(), "not rounded to 0.1"

@@ -5,8 +5,7 @@ import torch
 import yaml
 
 from lgap_bench import CONF
-from lgap_bench.cell.compose import composed
-from lgap_bench.cell.config import resolve
+from lgap_bench.cell.compose import resolved
 from lgap_bench.cell.dry import dry
 from lgap_bench.classifier import diffpure, robustbench
 from lgap_bench.runtime import libraries
@@ -28,11 +27,7 @@ ROWS = {
     "wang2023_linf": ("Wang2023Better_WRN-28-10", "Linf", 92.44),
     "wang2023_l2": ("Wang2023Better_WRN-28-10", "L2", 95.16),
 }
-
-
-def cell(*overrides):
-    cfg = composed(["purifier=none", "attack=none", *overrides])
-    return resolve(cfg, cfg.hydra.runtime.choices)
+UNDEFENDED = ["purifier=none", "attack=none"]
 
 
 @pytest.mark.parametrize("name", ROWS)
@@ -55,9 +50,9 @@ def test_every_classifier_of_the_papers_has_its_twin_in_miniature():
 
 @pytest.mark.parametrize("name", ["ding2020_l2", "gowal2021_linf", "wang2023_l2", "wrn_70_16_dropout"])
 def test_they_pass_a_dry_check_at_both_scales(name):
-    paper = dry(cell("dataset=cifar10", f"classifier=cifar10/{name}"))
+    paper = dry(resolved([*UNDEFENDED, "dataset=cifar10", f"classifier=cifar10/{name}"]))
     assert ".pt" in paper.split("missing here")[1]
-    assert "missing here: nothing" in dry(cell("dataset=digits", f"classifier=digits/{name}"))
+    assert "missing here: nothing" in dry(resolved([*UNDEFENDED, "dataset=digits", f"classifier=digits/{name}"]))
 
 
 def test_diffpures_network_has_the_papers_size():

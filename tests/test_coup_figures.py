@@ -40,6 +40,7 @@ def run(outputs: Path) -> Callable[..., Path]:
     return call
 
 
+@pytest.mark.slow
 def test_the_counts_of_figure_6_add_up_and_are_those_of_its_samples(run: Callable[..., Path]) -> None:
     folder = run("grids")
     counts, samples = table(folder / "coup_6.csv"), table(folder / "coup_6_samples.csv")
@@ -59,6 +60,7 @@ def test_the_counts_of_figure_6_add_up_and_are_those_of_its_samples(run: Callabl
     assert all((folder / name).stat().st_size > 10_000 for name in ("coup_5.png", "coup_6.png"))
 
 
+@pytest.mark.slow
 def test_the_attacked_purifier_is_scored_as_its_record_says(outputs: Path, run: Callable[..., Path]) -> None:
     run("grids")
     overrides = comparison.arguments("x", ["--quick", *TINY, f"outputs={outputs}"]).overrides
@@ -68,6 +70,7 @@ def test_the_attacked_purifier_is_scored_as_its_record_says(outputs: Path, run: 
     assert not torch.equal(images.clean, images.images)
 
 
+@pytest.mark.slow
 def test_the_case_study_starts_both_purifiers_from_one_image_and_counts_what_it_shows(
     run: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -87,6 +90,7 @@ def test_the_case_study_starts_both_purifiers_from_one_image_and_counts_what_it_
         assert 0 <= int(row["right"]) <= 3
 
 
+@pytest.mark.slow
 def test_guidance_of_weight_zero_changes_no_curve(outputs: Path, run: Callable[..., Path]) -> None:
     run("grids")
     overrides = comparison.arguments("x", ["--quick", *TINY, f"outputs={outputs}"]).overrides
@@ -99,6 +103,7 @@ def test_guidance_of_weight_zero_changes_no_curve(outputs: Path, run: Callable[.
     assert case.followed(comparison.defense(silent, "coup"), images, [0, 2]) != plain
 
 
+@pytest.mark.slow
 def test_the_distances_stay_below_their_bound_and_the_bound_grows_with_depth(run: Callable[..., Path]) -> None:
     rows = table(run("distance") / "coup_distance.csv")
     arms = {(row["forward"], row["weight"]) for row in rows}
@@ -143,6 +148,7 @@ def test_what_the_bound_does_not_speak_of_is_refused_before_anything_is_attacked
         distance.main(["--quick", given, *dry])
 
 
+@pytest.mark.slow
 def test_no_sample_to_study_is_said_in_one_line(run: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(comparison, "majority_wrong", lambda wrong: torch.zeros(4, dtype=torch.bool))
     with pytest.raises(ValueError, match="no sample of 4 is wrong without guidance"):

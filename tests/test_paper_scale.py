@@ -13,8 +13,7 @@ from torch import nn
 from lgap_bench import CONF
 from lgap_bench.attack.pgd import PGD
 from lgap_bench.attack.threat import Threat
-from lgap_bench.cell.compose import composed
-from lgap_bench.cell.config import resolve
+from lgap_bench.cell.compose import resolved
 from lgap_bench.cell.identity import identity, record_id
 from lgap_bench.classifier import robustbench, torchvision, wide_resnet
 from lgap_bench.dataset.cifar import TEST_IDS, cifar, indices
@@ -238,8 +237,7 @@ def test_the_unrelated_sentence_names_no_class(name):
 
 def test_a_defect_that_depends_on_an_images_place_in_a_pass_is_another_cell_for_other_passes():
     def id_of(*overrides: str) -> str:
-        cfg = composed(["purifier=lgap", *overrides])
-        return record_id(identity(resolve(cfg, cfg.hydra.runtime.choices), "cpu"))
+        return record_id(identity(resolved(["purifier=lgap", *overrides]), "cpu"))
 
     released = "purifier.as_released=true"
     assert id_of(released, "max_rows=4") != id_of(released, "max_rows=8")

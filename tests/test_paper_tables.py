@@ -5,7 +5,7 @@ import json
 
 import numpy as np
 import pytest
-from cells import lgap_bench
+from cells import called
 
 from lgap_bench.cell.identity import NUMERICS_VERSION
 from lgap_bench.record import Record
@@ -183,7 +183,7 @@ def test_rows_that_read_the_same_say_what_sets_them_apart(tmp_path):
 
 def test_the_command_prints_exports_and_refuses(tmp_path):
     record(tmp_path, "pgd", HALF, [0] * N, 0, "lgap/table1/lgap")
-    done = lgap_bench("report", "table=lgap/1", "dataset=digits", f"outputs={tmp_path}")
+    done = called("report", "table=lgap/1", "dataset=digits", f"outputs={tmp_path}")
     assert done.returncode == 0, done.stderr
     assert "71.68" in done.stdout
     with (tmp_path / "tables" / "lgap-1-digits.csv").open() as stream:
@@ -195,7 +195,7 @@ def test_the_command_prints_exports_and_refuses(tmp_path):
         (["tabel=lgap/1"], "tabel"),
         (["table=lgap/1", "dataset=cifar"], "dataset=cifar is not known"),
     ):
-        refused = lgap_bench("report", *call, f"outputs={tmp_path}")
+        refused = called("report", *call, f"outputs={tmp_path}")
         assert refused.returncode == 1
         assert refused.stderr.count("\n") == 1
         assert part in refused.stderr

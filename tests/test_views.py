@@ -22,8 +22,7 @@ from lgap_bench.attack.surrogate import Surrogate
 from lgap_bench.attack.threat import Threat
 from lgap_bench.attack.view import Full
 from lgap_bench.cell.check import check, require_files
-from lgap_bench.cell.compose import composed
-from lgap_bench.cell.config import resolve
+from lgap_bench.cell.compose import composed, resolved
 from lgap_bench.cell.identity import identity
 from lgap_bench.defense import Defense
 from lgap_bench.measure import run_cell
@@ -212,11 +211,6 @@ def test_views_refuse_a_purifier_without_what_they_need(smooth):
         assert "\n" not in str(caught.value)
 
 
-def cell(*overrides: str) -> dict[str, Any]:
-    cfg = composed(overrides)
-    return resolve(cfg, cfg.hydra.runtime.choices)
-
-
 @pytest.mark.parametrize(
     "overrides, words",
     [
@@ -234,7 +228,7 @@ def cell(*overrides: str) -> dict[str, Any]:
 )
 def test_what_makes_no_sense_is_refused_before_loading(overrides, words):
     with pytest.raises(ValueError, match=words) as caught:
-        check(cell(*overrides))
+        check(resolved(overrides))
     assert "\n" not in str(caught.value)
 
 
@@ -245,15 +239,15 @@ def test_a_missing_torchsde_is_named_with_its_extra(monkeypatch, smooth):
         Adjoint(Defense(purifier(known()), smooth()))
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ValueError, match=words):
-        require_files(cell("attack=adjoint", "purifier=coup"))
+        require_files(resolved(["attack=adjoint", "purifier=coup"]))
 
 
 def test_views_share_the_defenses_part_of_the_identity():
-    full, hidden = (cell("purifier=coup", f"attack={name}") for name in ("full", "full_detached"))
+    full, hidden = (resolved(["purifier=coup", f"attack={name}"]) for name in ("full", "full_detached"))
     a, b = identity(full, "cpu"), identity(hidden, "cpu")
     assert a["purifier"] == b["purifier"]
     assert a["view"] != b["view"]
-    assert "shown" not in identity(cell("purifier=coup", "attack=adjoint"), "cpu")["view"]
+    assert "shown" not in identity(resolved(["purifier=coup", "attack=adjoint"]), "cpu")["view"]
 
 
 def test_the_probe_lands_in_the_record_and_on_screen_and_survives_a_kill(tmp_path, monkeypatch):
