@@ -8,12 +8,13 @@ ZOO := lgap_bench/zoo/digits
 PAPER ?= lgap
 SLOW_N ?= 16
 
-.PHONY: help install demo tables tables-slow test lint bench lock zoo zoo-figures wheel clean
+.PHONY: help install demo tables tables-slow test test-fast lint bench lock zoo zoo-figures wheel reference clean
 
 help:
 	@echo "make demo   LGAP against ever better attackers, in miniature (about two minutes after the install)"
 	@echo "make tables PAPER=lgap   every table of a paper, in miniature (lgap: a quarter of an hour, coup: 45 minutes, N=16 for half)"
 	@echo "make test   the test suite        make lint   ruff, mypy and the layers of imports"
+	@echo "make test-fast   the same without what takes more than ten seconds"
 	@echo "make bench  what it costs, beside plain scripts (about twenty minutes): outputs/bench/bench.md"
 	@echo "make zoo    train the miniature's weights anew (under an hour of CPU)"
 	@echo "make lock   pin every dependency with hashes in requirements.lock"
@@ -44,6 +45,9 @@ tables-slow: install
 test: install
 	$(BIN)/python -m pytest
 
+test-fast: install
+	$(BIN)/python -m pytest -m "not slow"
+
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -52,7 +56,7 @@ lint: install
 
 # Contestants in turns, one thread each; `BENCH="--parts bpda --repetitions 3"` for less, `BENCH=--quick` to try it out.
 bench: install
-	$(BIN)/python scripts/bench/run.py $(BENCH)
+	$(BIN)/python -m scripts.bench.run $(BENCH)
 
 # No uv.lock: it names download hosts. Hashes pin the content wherever it is downloaded from.
 lock:
@@ -72,6 +76,10 @@ zoo-%:
 # The model cards and SHA256SUMS, from weights as they are.
 zoo-figures: install
 	$(BIN)/python -m lgap_bench.zoo figures
+
+# docs/reference.md, from conf/.
+reference: install
+	$(BIN)/python -m scripts.reference
 
 wheel: install
 	$(BIN)/python -m build --wheel

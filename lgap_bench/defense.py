@@ -25,11 +25,11 @@ class Defense(nn.Module):
     def observe(self, x: Tensor, noise: Noise) -> list[str] | None:
         """What the purifier reads off x without gradient (LGAP: captions), one entry per row."""
         with torch.no_grad():
-            return self.purifier.observe(self.shown(x.detach()), noise)
+            return self.purifier.observe(self.as_model_input(x.detach()), noise)
 
     def purify(self, x: Tensor, noise: Noise, observed: list[str] | None = None) -> Tensor:
         """Purified images, in the dtype of x whatever the models compute in; differentiable in x."""
-        return self.purifier(self.shown(x), noise, observed).to(x.dtype)
+        return self.purifier(self.as_model_input(x), noise, observed).to(x.dtype)
 
     def classify(self, x: Tensor) -> Tensor:
         """Logits (B, classes) of the bare classifier, in the dtype of x; differentiable in x."""
@@ -39,10 +39,11 @@ class Defense(nn.Module):
         """Logits (B, classes) of the purified images; differentiable in x."""
         return self.classify(self.purify(x, noise, observed))
 
-    def shown(self, x: Tensor) -> Tensor:
-        """Images as purifier and captioner get them: never rounded, so that a small perturbation arrives.
+    def as_model_input(self, x: Tensor) -> Tensor:
+        """Images in the dtype in which purifier and captioner get them: wide enough for x and for the models.
 
-        In bfloat16 neighbouring pixel values are up to 1/256 apart. Whatever holds a network casts what it feeds it.
+        Neighbouring pixel values are up to 1/256 apart in bfloat16, which would round small perturbations away. So images
+        stay as they are, and each part casts what it feeds to its own network.
         """
         return x.to(torch.promote_types(x.dtype, self._models(x)))
 

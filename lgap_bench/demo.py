@@ -36,7 +36,10 @@ def main() -> None:
     began = time.monotonic()
 
     from lgap_bench.report.grid import draw_grids
-    from lgap_bench.report.table import as_text, merge, write_csv
+    from lgap_bench.report.page import Page, Table
+    from lgap_bench.report.pages.all import COLUMNS
+    from lgap_bench.report.rows import merge
+    from lgap_bench.report.write import text, write_csv
 
     writable(outputs, "--outputs")
     found: dict[str, Record] = {}
@@ -49,8 +52,9 @@ def main() -> None:
 
     rows = [merge([found[name]], title) for name, title in ROWS.items()]
     folder = outputs / "demo"
-    write_csv(rows, folder / "table.csv")
-    print(as_text(rows))
+    page = Page("table", "", tables=[Table(COLUMNS, rows)])
+    write_csv(page, folder / "table.csv")
+    print(text(page))
     picture = draw_grids([(found[name], "") for name in PICTURED], found[PICTURED[0]].classes(), folder / "grid.png")
     print("\n" + "\n".join(lesson({row["row"]: row for row in rows})))
     print(f"\n{folder / 'table.csv'}  {picture}  {time.monotonic() - began:.1f} s")
@@ -59,15 +63,15 @@ def main() -> None:
 def measure(name: str, outputs: Path) -> Record:
     """One cell of the demo in a process of its own."""
     from lgap_bench.cell.compose import composed
-    from lgap_bench.run import run_cell
-    from lgap_bench.runtime.errors import is_users, sentence
+    from lgap_bench.measure import run_cell
+    from lgap_bench.runtime.errors import is_user_error, sentence
 
     overrides = [f"experiment=demo/{name}", f"n={N}", f"outputs={outputs}", "threads=1"]
     cfg = composed(overrides)
     try:
         return run_cell(cfg, cfg.hydra.runtime.choices, overrides)
     except Exception as error:
-        if is_users(error):  # a process hands the message over, not the cause that the sentence is made from
+        if is_user_error(error):  # a process hands the message over, not the cause that the sentence is made from
             raise ValueError(sentence(error).removeprefix("lgap-bench: ")) from None
         raise
 

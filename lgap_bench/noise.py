@@ -24,8 +24,9 @@ def derive(*parts: int | str) -> int:
     digest = hashlib.blake2b(digest_size=8)
     for part in parts:
         text = part.encode() if isinstance(part, str) else struct.pack("<q", part)
+        # With its length, so that ("ab", "c") and ("a", "bc") differ.
         digest.update(struct.pack("<I", len(text)) + text)
-    return int.from_bytes(digest.digest(), "little") >> 1
+    return int.from_bytes(digest.digest(), "little") >> 1  # 63 bits fit an int64
 
 
 @dataclass(frozen=True)

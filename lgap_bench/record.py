@@ -177,12 +177,15 @@ class Record:
                 f"record {self.folder} is damaged ({name}: {error}): delete this folder, the cell is computed again"
             ) from None
 
-    def classes(self) -> list[str]:
-        """The class names of the record's data set (a record of 0.1 has them in its config alone)."""
+    def config(self) -> dict[str, Any]:
+        """The resolved config that the cell was made from."""
         import yaml
 
-        held = self.summary().get("classes")
-        return held or yaml.safe_load((self.folder / "config.yaml").read_text())["dataset"]["classes"]
+        return yaml.safe_load((self.folder / "config.yaml").read_text())
+
+    def classes(self) -> list[str]:
+        """The class names of the record's data set (a record of 0.1 has them in its config alone)."""
+        return self.summary().get("classes") or self.config()["dataset"]["classes"]
 
     def pictures(self) -> dict[str, NDArray[Any]]:
         """The first images: `clean`, `attacked`, `purified_clean`, `purified` (B, H, W, C) in [0, 1]."""

@@ -1,29 +1,20 @@
-"""One cell: prepare, build, evaluate chunk by chunk, save the record. `python -m lgap_bench.run key=value ...`"""
+"""The Hydra application: one cell, or a sweep of them. `python -m lgap_bench.run key=value ...`; the main path is `measure`."""
 
 from __future__ import annotations
 
 import sys
-import time
-from collections.abc import Mapping, Sequence
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from lgap_bench import CONF
-from lgap_bench.cell.config import Cell, resolve
+from lgap_bench.cell.config import resolve
 from lgap_bench.cell.dry import dry
-from lgap_bench.cell.identity import identity, record_id
-from lgap_bench.cell.instantiate import check_signatures
-from lgap_bench.cell.prepare import prepare
-from lgap_bench.logger.base import SILENT, Loggers
 from lgap_bench.logger.configured import configured
-from lgap_bench.record import Record
-from lgap_bench.report.grid import draw_grid
+from lgap_bench.measure import run_cell
 from lgap_bench.report.screen import one_screen
-from lgap_bench.runtime.device import Device, configure, find_device
-from lgap_bench.runtime.errors import is_users, one_line_errors, sentence
-from lgap_bench.runtime.files import locked, writable
+from lgap_bench.runtime.errors import is_user_error, one_line_errors, sentence
 
 JOBS: list[str] = []  # of this process: a sweep over a folder that does not exist has none, and Hydra says nothing
 FAILED: list[str] = []  # cells of this process that could not run: Hydra hands no job's result back
@@ -40,7 +31,7 @@ def app(cfg: DictConfig) -> None:
         else:
             print(one_screen(run_cell(cfg, choices, overrides, configured(cfg.logger))))
     except Exception as error:
-        if not is_users(error):
+        if not is_user_error(error):
             raise
         FAILED.append(sentence(error))
         print(FAILED[-1], file=sys.stderr)
@@ -55,56 +46,6 @@ def main() -> None:
         )
     if FAILED:
         sys.exit(1)
-
-
-def run_cell(
-    cfg: DictConfig, choices: Mapping[str, str], overrides: Sequence[str] = (), loggers: Loggers = SILENT
-) -> Record:
-    """Measure one cell, or answer from its record. Raises ValueError in one line for anything the user can mend.
-
-    `overrides` are what the user asked for, kept beside the record so that tables find it by its experiment.
-    """
-    cell = prepare(cfg, choices)
-    device = find_device(cell.device)
-    record = Record(cell.outputs / "records" / record_id(identity(cell, device.kind)))
-    if not record.complete:
-        configure(cell.tf32, cell.threads)
-        check_signatures(cell)
-        writable(cell.outputs / "records")
-        with locked(cell.outputs, record.folder.name, cell.title):
-            if not record.complete:  # another job may have measured it while this one waited
-                measure(cell, record, device, loggers)
-    record.check(cell.keep_images)
-    record.tidy()
-    if not (record.folder / "grid.png").exists():  # a kill may have taken it
-        draw_grid(record, record.classes())
-    if cell.names.experiment:
-        record.request(cell.names.experiment, list(overrides))
-    return record
-
-
-def measure(cell: Cell, record: Record, device: Device, loggers: Loggers = SILENT) -> None:
-    """Build the parts (training what has to be trained), evaluate, save; the loggers hear of it."""
-    from lgap_bench.build import build  # here, since these bring torch, and a recorded cell answers without it
-    from lgap_bench.evaluate.facts import cell_facts, run_facts
-    from lgap_bench.evaluate.loop import evaluate
-    from lgap_bench.evaluate.summary import summarise
-    from lgap_bench.evaluate.verdict import Facts, verdict
-
-    began = time.monotonic()
-    loggers.started(cell, record)
-    try:
-        parts = build(cell, device, loggers)
-        record.begin(cell.plain(), identity(cell, device.kind))
-        chunks = evaluate(parts, cell, record, device, loggers)
-        facts = cell_facts(cell, record.folder.name, device, parts.dataset.classes)
-        summary = {**facts, **summarise(chunks, parts.dataset.task, parts.measures)}
-        summary |= verdict(Facts(cell, parts.defense.randomized, chunks, summary))
-        record.finish(chunks, summary, run_facts(chunks, began, device))
-        loggers.finished(record)
-    except BaseException as error:
-        loggers.failed(error)
-        raise
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The captions that LGAP's authors published, through this project's metrics: `authors_captions.py FILE [--synonyms YAML]`.
+"""The captions that LGAP's authors published, through this project's metrics: `python -m scripts.authors_captions FILE [--synonyms YAML]`.
 
 FILE is their caption_list_cifar10.json: a list of {label, caption, clean_caption: [text], adv_caption: [text]}, one entry
 per CIFAR-10 test image. Which attack made the adversarial images is not recorded there.
@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from lgap_bench.metric.caption import bleu, names_label, rouge_l
-from lgap_bench.report.table import as_markdown, as_text
+from lgap_bench.report.write import as_markdown, as_text
 
 DATASET = Path(__file__).resolve().parent.parent / "conf" / "dataset" / "cifar10.yaml"
 THEIR_NAMES = {"plane": "airplane", "car": "automobile"}  # where the file's labels are not torchvision's

@@ -1,4 +1,7 @@
-"""Seconds per image of captioners on the digits' test images, one thread: `captioner_seconds.py digits/blip digits/consensus`."""
+"""Seconds per image of captioners on the digits' test images, one thread.
+
+python -m scripts.captioner_seconds digits/blip digits/consensus
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,8 @@ import sys
 import time
 
 import torch
-from omegaconf import OmegaConf
 
-from lgap_bench.cell.compose import composed
+from lgap_bench.cell.compose import resolved
 from lgap_bench.cell.instantiate import instantiate
 from lgap_bench.dataset.digits import digits
 
@@ -21,8 +23,7 @@ def main() -> None:
     data = digits("test")
     x, truths = data.images[:IMAGES], [data.true_caption(k) for k in data.labels[:IMAGES].tolist()]
     for name in sys.argv[1:]:
-        config = composed([f"captioner={name}"]).captioner
-        captioner = instantiate(OmegaConf.to_container(config, resolve=True))
+        captioner = instantiate(resolved([f"captioner={name}"]).purifier["captioner"])
         spent: dict[str, list[float]] = {"caption": [], "loss": []}
         for _ in range(REPEATS):
             at = time.perf_counter()

@@ -2,6 +2,7 @@
 # How deep and in what steps the miniature's pixel purifiers go: natural and blind accuracy on validation images. Chosen: t_star
 # 0.2 in steps of 0.05, without noise in the last step (docs/coup.md).
 set -euo pipefail
+cd "$(dirname "$0")/.." || exit 1
 lgap=${LGAP_BENCH:-.venv/bin/lgap-bench}
 outputs=${1:-outputs/depth}
 run="$lgap run -m outputs=$outputs dataset.split=validation purifier=diffpure,coup_unguided attack=pgd score_draws=4 threads=1"

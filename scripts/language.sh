@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The ablation of language in miniature: caption source x strength x attack, two lanes side by side; resumable.
 set -uo pipefail
+cd "$(dirname "$0")/.." || exit 1
 outputs=${1:-outputs}
 n=${2:-64}
 lgap=${LGAP_BENCH:-.venv/bin/lgap-bench}

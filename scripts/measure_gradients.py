@@ -1,6 +1,6 @@
 """How far each view's gradient lies from the exact one: cosine and equal signs, on validation images, as markdown.
 
-    python scripts/measure_gradients.py [n] [purifier ...] [key=value ...]
+    python -m scripts.measure_gradients [n] [purifier ...] [key=value ...]
 
 Per image the gradient of the cross-entropy at the clean image, of every view on the same noise, for one draw and for the
 mean over sixteen draws (what EOT steps on). Any key of the config can be set, e.g. purifier.sampler.dt=0.01.

@@ -2,6 +2,7 @@
 # The figures of docs/miniature.md: 200 test images, three evaluation seeds (one for the caption sources), the frozen budget.
 # About an hour of CPU in two sweeps side by side; resumable, finished cells answer from their records.
 set -euo pipefail
+cd "$(dirname "$0")/.." || exit 1
 outputs=${1:-outputs/miniature}
 lgap=${LGAP_BENCH:-.venv/bin/lgap-bench}
 run="$lgap run -m outputs=$outputs n=200 threads=1"

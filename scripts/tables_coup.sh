@@ -5,6 +5,7 @@
 # DATASET= (empty) for paper scale. AutoAttack on purifiers takes hours: make tables-slow PAPER=coup. The finding:
 # scripts/coup/finding.sh.
 set -uo pipefail
+cd "$(dirname "$0")/.." || exit 1
 outputs=${1:-outputs}
 lgap=${LGAP_BENCH:-.venv/bin/lgap-bench}
 scale=${DATASET-digits}
@@ -34,5 +35,5 @@ for table in 1 2 3 cifar100 figure2b figure2c figure4a figure4b salt_and_pepper;
   "$lgap" report table=coup/$table outputs="$outputs" ${scale:+dataset=$scale} || status=1
 done
 # Table 4: seconds, not robustness; alone on the machine, so after the lanes.
-"$(dirname "$lgap")/python" scripts/coup/times.py dataset="${scale:-cifar10}" outputs="$outputs" || status=1
+"$(dirname "$lgap")/python" -m scripts.coup.times dataset="${scale:-cifar10}" outputs="$outputs" || status=1
 exit $status

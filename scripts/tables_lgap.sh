@@ -2,6 +2,7 @@
 # Tables 1 to 4 of LGAP and the rows beyond its protocol, two lanes side by side; resumable, finished cells answer from
 # their records. The miniature by default (about a quarter of an hour on 2 cores); DATASET= (empty) for paper scale.
 set -uo pipefail
+cd "$(dirname "$0")/.." || exit 1
 outputs=${1:-outputs}
 lgap=${LGAP_BENCH:-.venv/bin/lgap-bench}
 scale=${DATASET-digits}

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torchless import Torchless
 
 from lgap_bench.attack.problem import Problem
 from lgap_bench.attack.threat import Threat
@@ -19,6 +20,15 @@ from lgap_bench.prior.latent import LatentPrior
 from lgap_bench.purifier.base import Purifier
 
 torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def torchless(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Torchless]:
+    """`torchless("run", "n=0")`: the command in a warm process of all tests in which torch is not imported."""
+    process = Torchless(tmp_path_factory.mktemp("torchless"))
+    yield process
+    process.close()
+
 
 CAPTIONS = [f"a photo of a handwritten {word}" for word in ("zero", "one", "two", "three", "four", "five", "six")]
 

@@ -14,16 +14,10 @@ from lgap_bench.attack.threat import Threat
 from lgap_bench.attack.torchattack import Square
 from lgap_bench.attack.view import Blind
 from lgap_bench.cell.check import check
-from lgap_bench.cell.compose import composed
-from lgap_bench.cell.config import Cell, resolve
+from lgap_bench.cell.compose import resolved
 from lgap_bench.cell.identity import identity
 from lgap_bench.cell.instantiate import instantiate
 from lgap_bench.task.loss import margin
-
-
-def cell(*overrides: str) -> Cell:
-    cfg = composed(overrides)
-    return resolve(cfg, cfg.hydra.runtime.choices)
 
 
 @pytest.mark.parametrize(
@@ -55,7 +49,7 @@ def cell(*overrides: str) -> Cell:
 )
 def test_what_makes_no_sense_is_refused_in_one_line(overrides, words):
     with pytest.raises(ValueError, match=words) as caught:
-        check(cell(*overrides))
+        check(resolved(overrides))
     assert "\n" not in str(caught.value)
 
 
@@ -65,7 +59,7 @@ def test_the_checks_need_no_torch():
 
 
 def test_needs_are_no_part_of_what_is_built_or_of_the_identity():
-    plain = cell("attack=square")
+    plain = resolved(["attack=square"])
     assert instantiate(plain.attack) == Square()
     bare = replace(plain, attack={key: value for key, value in plain.attack.items() if key != "_about_"})
     assert bare != plain
@@ -85,7 +79,7 @@ def test_random_noise_is_the_weakest_attack_and_more_tries_are_worse(make_proble
 
 def test_an_attack_of_one_s_own_may_have_members_of_its_own_kind():
     """Only what `made_of` names is taken for attacks."""
-    plain = cell("attack=pgd")
+    plain = resolved(["attack=pgd"])
     own = replace(plain, attack={**plain.attack, "members": [1, 2]})
     check(own)
     assert identity(own, "cpu") != identity(plain, "cpu")

@@ -8,7 +8,7 @@ from test_autoattack import SHORT, THREATS, Jitter
 from torch import Tensor
 
 from lgap_bench.attack import expectation
-from lgap_bench.attack.autoattack import AutoAttack, _apgd, _every_sample, _library
+from lgap_bench.attack.autoattack import AutoAttack, attack_every_sample, build_library, rebuilt_apgd
 from lgap_bench.attack.expectation import Expectation
 from lgap_bench.attack.select import confirmed_wrong
 from lgap_bench.attack.threat import Threat
@@ -32,12 +32,12 @@ def test_means_over_draws_drive_the_members_as_the_library_would(ten, images, ma
     tiny = Threat(norm, kept.eps / 20)  # nothing breaks: Square's early end, which we switch off, never comes
     for name, threat in (("ce", kept), ("dlr", kept), ("square", tiny), ("fab", kept)):
         problem = make_problem(ten, images(size), y, Pretender(), threat=threat)
-        library = _library(problem, ["square"], 10, SHORT)
+        library = build_library(problem, ["square"], 10, SHORT)
         at, again = Expectation(problem, 2, 0), Expectation(problem, 2, 0)
         library.fab.device = None
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             if name in ("ce", "dlr"):
-                plain, ours = _apgd(library.apgd, 10), _apgd(library.apgd, 10, at)
+                plain, ours = rebuilt_apgd(library.apgd, 10), rebuilt_apgd(library.apgd, 10, at)
                 plain.loss = ours.loss = name
                 plain.init_hyperparam(problem.x)
                 expected = plain.attack_single_run(problem.x, y, x_init=again.start())[0]
@@ -74,17 +74,19 @@ def test_members_look_at_no_single_draw_on_a_randomized_view(ten, images, make_p
     x = images(3)
     y = (ten(x).argmax(1) + torch.tensor([0, 1, 2])) % 10  # two are wrong from the start
     problem = make_problem(ten, x, y, Jitter(), threat=Threat("linf", 32 / 255))
-    library = _library(problem, ["apgd-t", "square"], 10, SHORT)
+    library = build_library(problem, ["apgd-t", "square"], 10, SHORT)
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         at = Expectation(problem, 2, 0)
-        assert torch.equal(at.ranked(x).argmax(1), y), "targets are counted from the label down, so it is never one"
+        assert torch.equal(at.logits_label_first(x).argmax(1), y), (
+            "targets are counted from the label down, so it is never one"
+        )
         at.calls = 0
         (run,) = expectation.square(library.square, at)
         assert run.fooled.all()
         # One start, n_queries steps and the closing draw: a fooled sample goes on to a better mean.
         assert at.calls == 1 + SHORT.n_queries + 1
         at.calls = 0
-        list(expectation.apgd(_apgd(library.apgd, SHORT.n_iter, at), at))
+        list(expectation.apgd(rebuilt_apgd(library.apgd, SHORT.n_iter, at), at))
         assert at.calls == 1 + 1 + SHORT.n_iter, "the start's noise, its gradient, and one gradient per step"
 
 
@@ -102,9 +104,9 @@ def test_a_broken_sample_is_spared_further_runs_and_the_others_never_notice(
         rows, logits = [], problem.view.logits
         problem.view.logits = lambda x, *rest: (rows.append(len(x) * x.requires_grad), logits(x, *rest))[1]
         settings = AutoAttack("standard", draws=2, n_iter=6, select_draws=2, confirm_draws=confirm_draws)
-        library = _library(problem, members, 10, settings)
+        library = build_library(problem, members, 10, settings)
         with libraries.fenced(), torch.no_grad():
-            found = _every_sample(problem, library, settings)
+            found = attack_every_sample(problem, library, settings)
         assert not problem.published["as_published"][0]
         return found, sum(rows)
 

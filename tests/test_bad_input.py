@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from cells import SMALL, lgap_bench, only_record
+from cells import SMALL, called, only_record
 from safetensors.torch import load_file, save_file
 
 from lgap_bench.captioner.blip import load as load_blip
@@ -69,7 +69,18 @@ EARLY = [
 
 
 @pytest.mark.parametrize("overrides, parts", EARLY, ids=[" ".join(case[0]) for case in EARLY])
-def test_one_line_before_anything_heavy_is_imported(tmp_path, overrides, parts):
+def test_one_line_before_anything_heavy_is_imported(torchless, tmp_path, overrides, parts):
+    done = torchless("run", f"outputs={tmp_path}/out", *overrides)
+    assert done.returncode == 1, done
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert done.stdout == ""
+    assert done.heavy == [], "refused only after importing the models' libraries"
+    for part in parts:
+        assert part in done.stderr
+
+
+@pytest.mark.parametrize("overrides, parts", [EARLY[0], EARLY[3], EARLY[-1]], ids=["choice", "range", "split"])
+def test_a_fresh_process_refuses_before_anything_heavy_is_imported(tmp_path, overrides, parts):
     code = (
         "import sys; from lgap_bench.cli import main\n"
         f"sys.argv = ['lgap-bench', 'run', 'outputs={tmp_path}/out', *{overrides!r}]\n"
@@ -85,7 +96,7 @@ def test_one_line_before_anything_heavy_is_imported(tmp_path, overrides, parts):
 
 
 def test_an_unknown_command_names_the_known_ones():
-    done = lgap_bench("rnu")
+    done = called("rnu")
     assert done.returncode == 2
     assert "run, report or demo" in done.stderr
 
@@ -101,7 +112,7 @@ def test_help_imports_nothing_heavy():
 def test_read_only_outputs_are_named(tmp_path):
     blocked = tmp_path / "file"
     blocked.write_text("not a folder")  # also refuses root, whom permissions do not stop
-    done = lgap_bench("run", f"outputs={blocked}/out", *SMALL)
+    done = called("run", f"outputs={blocked}/out", *SMALL)
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
     assert "outputs=" in done.stderr
@@ -120,7 +131,7 @@ def weights(tmp_path):
 def test_cut_off_weights_are_refused(weights, tmp_path):
     file = weights / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-100])
-    done = lgap_bench("run", f"outputs={tmp_path}/out", f"classifier.weights={weights}", *SMALL)
+    done = called("run", f"outputs={tmp_path}/out", f"classifier.weights={weights}", *SMALL)
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
     assert "damaged" in done.stderr
@@ -140,7 +151,7 @@ def test_weights_that_lack_tensors_are_not_filled_with_random_ones(tmp_path):
 
 def test_weights_of_another_model_are_refused_in_one_line(tmp_path):
     call = ("run", f"outputs={tmp_path}/out", "classifier.weights=embedded:digits/blip", "purifier=none", "attack=pgd")
-    done = lgap_bench(*call)
+    done = called(*call)
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1, done.stderr
     assert "is no WideResNet" in done.stderr
@@ -150,7 +161,7 @@ def test_nan_weights_are_refused_by_tensor_name(weights, tmp_path):
     tensors = load_file(weights / "model.safetensors")
     tensors["head.weight"][0, 0] = torch.nan
     save_file(tensors, weights / "model.safetensors")
-    done = lgap_bench("run", f"outputs={tmp_path}/out", f"classifier.weights={weights}", *SMALL)
+    done = called("run", f"outputs={tmp_path}/out", f"classifier.weights={weights}", *SMALL)
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1, done.stderr
     assert "head.weight" in done.stderr
@@ -159,17 +170,17 @@ def test_nan_weights_are_refused_by_tensor_name(weights, tmp_path):
 
 def test_damaged_records_are_refused_and_others_stay(tmp_path):
     call = ("run", f"outputs={tmp_path}/out", "purifier=none", "attack=pgd", *SMALL)
-    assert lgap_bench(*call).returncode == 0
+    assert called(*call).returncode == 0
     samples = only_record(tmp_path / "out") / "samples.parquet"
     whole = samples.read_bytes()
     samples.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-    done = lgap_bench(*call)
+    done = called(*call)
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
     assert "damaged" in done.stderr
     assert "delete" in done.stderr
     samples.write_bytes(whole)
-    assert lgap_bench(*call).returncode == 0
+    assert called(*call).returncode == 0
 
 
 def test_a_label_out_of_range_is_named():

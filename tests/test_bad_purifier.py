@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from cells import lgap_bench
+from cells import called
 
 from lgap_bench.cell.check import check
-from lgap_bench.cell.compose import composed, resolved
-from lgap_bench.cell.config import resolve
+from lgap_bench.cell.compose import resolved
 
 SCRATCH = ["classifier=digits/scratch", "train=digits/adp"]
 UNGUIDED = ("coup_unguided", "diffpure", "lgap", "likelihood_max", "sd_img2img")
@@ -76,9 +73,8 @@ BAD = [
 
 def refusal(*overrides: str) -> str:
     """What the checks say of a cell, composed as the command composes it."""
-    cfg = composed(overrides)
     with pytest.raises(ValueError, match=r".") as caught:
-        check(resolve(cfg, cfg.hydra.runtime.choices))
+        check(resolved(overrides))
     return str(caught.value)
 
 
@@ -150,8 +146,7 @@ def test_a_prior_that_does_not_fit_is_refused_by_its_config_alone(changes, overr
     ids=str,
 )
 def test_a_prior_that_fits_passes(changes, overrides, network):
-    cfg = composed(["purifier=diffpure", network(**changes), *overrides])
-    check(resolve(cfg, cfg.hydra.runtime.choices))
+    check(resolved(["purifier=diffpure", network(**changes), *overrides]))
 
 
 def test_a_config_that_is_cut_off_is_named(network, tmp_path):
@@ -161,23 +156,18 @@ def test_a_config_that_is_cut_off_is_named(network, tmp_path):
 
 
 @pytest.mark.parametrize("overrides, parts", [BAD[0], BAD[17]], ids=["depth", "guidance"])
-def test_the_command_refuses_before_anything_heavy_is_imported(tmp_path, overrides, parts):
-    code = (
-        "import sys; from lgap_bench.cli import main\n"
-        f"sys.argv = ['lgap-bench', 'run', 'outputs={tmp_path}/out', *{overrides!r}]\n"
-        "try: main()\n"
-        "finally: print('HEAVY', [m for m in ('torch', 'diffusers', 'transformers') if m in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, timeout=120)
-    assert done.returncode == 1, done.stdout + done.stderr
+def test_the_command_refuses_before_anything_heavy_is_imported(torchless, tmp_path, overrides, parts):
+    done = torchless("run", f"outputs={tmp_path}/out", *overrides)
+    assert done.returncode == 1, done
     assert done.stderr.count("\n") == 1, done.stderr
-    assert done.stdout.strip() == "HEAVY []", "refused only after importing the models' libraries"
+    assert done.stdout == ""
+    assert done.heavy == [], "refused only after importing the models' libraries"
     for part in parts:
         assert part in done.stderr
 
 
 def test_a_group_that_is_not_there_is_one_line_too(tmp_path):
-    done = lgap_bench("run", f"outputs={tmp_path}/out", "purifier=diffpure", "purifier/sampler=euler")
+    done = called("run", f"outputs={tmp_path}/out", "purifier=diffpure", "purifier/sampler=euler")
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1, done.stderr
     assert "euler" in done.stderr

@@ -2,43 +2,36 @@
 
 import copy
 import json
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
-
-from scripts.bench import growth, memory, models, plain_lgap, run, true_size  # noqa: E402
-from scripts.bench.bpda import _plain  # noqa: E402
-from scripts.bench.cells import built  # noqa: E402
-from scripts.bench.pgd import Counted  # noqa: E402
-from scripts.bench.settings import QUICK, Settings  # noqa: E402
-from scripts.bench.timing import race  # noqa: E402
+from scripts.bench import growth, memory, models, plain_lgap, run, true_size
+from scripts.bench.bpda import plain_script
+from scripts.bench.cells import built
+from scripts.bench.pgd import Counted
+from scripts.bench.settings import QUICK, ROOT, Settings
+from scripts.bench.timing import race
 
 OWN = ("own, last iterate", "own, first success")
 
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory):
-    """`run.py --quick` on every part; growth's cells run in this process, whose imports are done."""
+    """`--quick` on every part, in this process."""
     out = tmp_path_factory.mktemp("bench")
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(growth, "_process", growth.cell)
-        arguments = ["run.py", "--quick", "--out", str(out), "--data", str(out / "missing")]
-        patched.setattr(sys, "argv", arguments)
-        run.main()
+    run.main(["--quick", "--out", str(out), "--data", str(out / "missing")])
     return json.loads((out / "bench.json").read_text()), (out / "bench.md").read_text()
 
 
+@pytest.mark.slow
 def test_every_part_says_what_it_promises(report):
     found, text = report
     assert list(found["parts"]) == list(run.PARTS)
     assert {"cpu", "cores", "threads", "torch", "device"} <= found["machine"].keys()
-    assert found["command"] == "python scripts/bench/run.py --quick"
+    assert found["command"] == "python -m scripts.bench.run --quick"
     for name, part in found["parts"].items():
         assert {"title", "goal", "met"} <= part.keys(), name
         assert all(isinstance(met, bool) for met in part["met"].values()), name
@@ -46,24 +39,26 @@ def test_every_part_says_what_it_promises(report):
     assert str(ROOT.parent) not in json.dumps(found) + text, "a committed figure would name somebody's folders"
 
 
+@pytest.mark.slow
 def test_the_library_and_our_pgd_make_the_same_passes(report):
     part = report[0]["parts"]["pgd"]
     for budget, eps in (("linf 8/255", 8 / 255), ("linf 1/255", 1 / 255)):
         found = part[budget]
-        same = {"passes": QUICK["pgd_steps"], "rows": QUICK["pgd_steps"] * QUICK["pgd_n"]}
+        same = {"passes": QUICK.pgd_steps, "rows": QUICK.pgd_steps * QUICK.pgd_n}
         assert found["counts"]["torchattacks"] == found["counts"]["own, last iterate"] == same
         # One pass more at most: the last iterate is judged too.
-        assert found["counts"]["own, first success"]["passes"] <= QUICK["pgd_steps"] + 1
+        assert found["counts"]["own, first success"]["passes"] <= QUICK.pgd_steps + 1
         assert all(linf <= eps + 1e-6 for linf in found["largest_linf"].values())
         assert found["ratios"].keys() == {f"{name} / torchattacks" for name in OWN}
     assert part["title"].endswith("(random)")
 
 
+@pytest.mark.slow
 def test_the_plain_script_and_ours_call_the_same_networks(report):
     found = report[0]["parts"]["bpda"]
     plain, own, last = (found["counts"][name] for name in ("plain script", "own", "own, last iterate"))
     assert plain == last
-    steps, n, calls = QUICK["bpda_steps"], QUICK["bpda_n"], len(found["timesteps"]["own"])
+    steps, n, calls = QUICK.bpda_steps, QUICK.bpda_n, len(found["timesteps"]["own"])
     assert plain["unet"] == {"calls": steps * calls, "rows": steps * calls * n}, "guidance is on in one of them"
     for model in ("vae_encoder", "vae_decoder", "captioner_vision", "classifier"):
         assert plain[model] == {"calls": steps, "rows": steps * n}
@@ -76,7 +71,7 @@ def test_the_plain_script_and_ours_call_the_same_networks(report):
 def test_torchattacks_leaves_the_contestants_in_eval_mode(images):
     """It puts a module that says it is training back into training mode, and batch statistics would judge the images."""
     parts, cell = built(Settings(), "purifier=lgap", "attack=bpda")
-    defended = _plain(cell, parts.defense.classifier, "cpu")
+    defended = plain_script(cell, parts.defense.classifier, "cpu")
     counted = Counted(copy.deepcopy(parts.defense.classifier))
     x, y = images(2, 32), torch.tensor([0, 1])
     for model in (defended, counted):
@@ -88,7 +83,7 @@ def test_the_plain_script_purifies_as_we_do():
     """The same captions; the same image where both are handed the same noise."""
     settings = Settings()
     parts, cell = built(settings, "purifier=lgap", "attack=bpda")
-    plain = _plain(cell, parts.defense.classifier, settings.device).purify
+    plain = plain_script(cell, parts.defense.classifier, settings.device).purify
     x, purifier = parts.dataset.images[:3], parts.defense.purifier
 
     class Same:
@@ -110,6 +105,7 @@ def test_the_plain_script_purifies_as_we_do():
         torch.testing.assert_close(plain(x), purifier(x, Same(), captions), atol=2e-5, rtol=0)
 
 
+@pytest.mark.slow
 def test_recomputing_holds_less_memory(report):
     part = report[0]["parts"]["gradient"]
     for where in ("miniature", "larger"):
@@ -118,6 +114,7 @@ def test_recomputing_holds_less_memory(report):
     assert part["larger"]["weights"].keys() == {"unet", "vae", "text_encoder", "blip"}
 
 
+@pytest.mark.slow
 def test_a_budget_of_memory_is_kept_and_changes_no_gradient(report):
     part = report[0]["parts"]["pixel"]
     alone, larger, whole = (
@@ -129,6 +126,7 @@ def test_a_budget_of_memory_is_kept_and_changes_no_gradient(report):
     assert max(alone, larger) < whole / 2
 
 
+@pytest.mark.slow
 def test_shares_and_components_add_up(report):
     share, profile = (report[0]["parts"][name] for name in ("share", "profile"))
     assert 0 < share["outside_percent_of_loop"]["median"] < share["outside_percent"]["median"] < 100
@@ -137,13 +135,14 @@ def test_shares_and_components_add_up(report):
     for name in ("U-Net", "autoencoder, encode", "autoencoder, decode", "classifier"):
         assert names[f"{name}, backward"]["seconds"] > 0
     backward, forward = names["U-Net, backward"]["calls"], names["U-Net"]["calls"]
-    assert backward == 3 * QUICK["profile_steps"] < forward
+    assert backward == 3 * QUICK.profile_steps < forward
     assert {"captioner", "text encoder", "noise", "bookkeeping"} <= names.keys()
 
 
+@pytest.mark.slow
 def test_growth_compares_the_first_size_with_the_last(report):
     part = report[0]["parts"]["growth"]
-    assert part["images"].keys() == {str(n) for n in QUICK["growth"]}
+    assert part["images"].keys() == {str(n) for n in QUICK.growth}
     assert part["met"].keys() == part["change_percent"].keys() == {"ms_per_image", "cpu_ms_per_image", "peak_mib"}
 
 
@@ -186,10 +185,14 @@ def test_peak_memory_of_a_call_is_that_of_its_tensors():
     assert memory.of_process() > 50
 
 
-def test_a_part_that_is_none_is_refused(monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["run.py", "--parts", "pgd,speed"])
+def test_a_process_of_growth_is_told_every_setting():
+    settings = replace(QUICK, data=Path("elsewhere"))
+    assert growth.taken(growth.given(settings, 4)) == replace(settings, growth=(4,))
+
+
+def test_a_part_that_is_none_is_refused(capsys):
     with pytest.raises(SystemExit):
-        run.main()
+        run.main(["--parts", "pgd,speed"])
     assert "speed is not a part" in capsys.readouterr().err
 
 

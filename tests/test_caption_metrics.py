@@ -9,13 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from lgap_bench.cell.compose import composed
-from lgap_bench.cell.config import resolve
+from lgap_bench.cell.compose import composed, resolved
 from lgap_bench.cell.identity import identity
+from lgap_bench.measure import run_cell
 from lgap_bench.metric import clip
 from lgap_bench.metric.accuracy import accuracy
 from lgap_bench.metric.caption import bleu, names_label, reached, rouge_l, says
-from lgap_bench.run import run_cell
 from lgap_bench.runtime import weights as weight_files
 
 SEVEN = "a photo of a handwritten seven"
@@ -169,8 +168,7 @@ def test_clip_score_is_never_negative_and_cuts_long_captions(clip_folder, images
 
 
 def named(*overrides: str) -> dict:
-    cfg = composed([*overrides])
-    return identity(resolve(cfg, cfg.hydra.runtime.choices), "cpu")
+    return identity(resolved(overrides), "cpu")
 
 
 def test_what_is_unused_is_not_part_of_the_identity_and_what_is_used_is(clip_folder):

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cells import lgap_bench
+from cells import called
 
 from lgap_bench.metric.caption import bleu
 from lgap_bench.record import Record
-from lgap_bench.report.captions import fidelity, per_class
+from lgap_bench.report.pages.captions import fidelity, per_class
 
 CLASSES = ["cat", "dog"]
 
@@ -85,7 +85,7 @@ def test_report_merges_seeds_leaves_failed_samples_out_and_names_its_columns_apa
 def test_the_command_prints_and_writes_both_tables(tmp_path):
     record(tmp_path, 0, "pgd", CAPTIONS, [[1, 1], [0, 1], [1, 0], [0, 0]])
     out = tmp_path / "table.csv"
-    done = lgap_bench("report", "--captions", "--outputs", str(tmp_path), "--csv", str(out), "--markdown")
+    done = called("report", "--captions", "--outputs", str(tmp_path), "--csv", str(out), "--markdown")
     assert done.returncode == 0, done.stderr
     assert "| pgd | x | bpda | 8/255 | 4 | 1 | 75.0 | 50.0 |" in done.stdout
     assert "| x | cat | 2 | 50.0 |" in done.stdout

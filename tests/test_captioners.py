@@ -158,7 +158,7 @@ def test_images_are_normalised_once_and_resized_as_transformers_does(blip, image
         do_rescale=False,
         do_convert_rgb=False,
     )(list(x), return_tensors="pt").pixel_values
-    torch.testing.assert_close(blip._pixels(x), theirs, atol=1e-5, rtol=0)
+    torch.testing.assert_close(blip.pixels(x), theirs, atol=1e-5, rtol=0)
 
 
 def test_given_captions_follow_the_sample_id_and_a_missing_one_is_named(tmp_path):

@@ -5,15 +5,17 @@ import json
 
 import numpy as np
 import pytest
-from cells import lgap_bench
+from cells import called
 from test_paper_tables import ALL, HALF, NONE, N, lines, record
 
 from lgap_bench.record import Record
-from lgap_bench.report.compare import tables, worst
-from lgap_bench.report.curve import points
+from lgap_bench.report.page import Empty
+from lgap_bench.report.pages.compare import tables, worst
+from lgap_bench.report.pages.curve import points
 from lgap_bench.report.paired import across, interval
 from lgap_bench.report.paired import differences as paired
-from lgap_bench.report.swept import differences, swept
+from lgap_bench.report.rows import apart, told
+from lgap_bench.report.select import by_defense
 
 NAMES = ("blind", "bpda", "full_detached", "full_apgd")
 EXPERIMENTS = [f"coup/finding/{name}" for name in NAMES]
@@ -34,7 +36,7 @@ def test_seeds_merge_and_every_attack_of_a_defense_stands_in_its_row(tmp_path):
     finding(tmp_path, "coup", "full_apgd", NONE, 1)
     finding(tmp_path, "coup", "blind", ALL, 0)
     finding(tmp_path, "diffpure", "full_apgd", HALF, 0)
-    rows = {row.facts["purifier"]: row for row in swept(EXPERIMENTS, tmp_path, "digits")}
+    rows = {row.facts["purifier"]: row for row in by_defense(EXPERIMENTS, tmp_path, "digits")}
     assert rows.keys() == {"coup", "diffpure"}
     assert (rows["coup"].lines["full_apgd"]["robust"], rows["coup"].lines["full_apgd"]["seeds"]) == (50, 2)
     assert rows["coup"].lines["blind"]["robust"] == 100
@@ -44,7 +46,7 @@ def test_seeds_merge_and_every_attack_of_a_defense_stands_in_its_row(tmp_path):
 def test_a_guidance_hidden_from_the_attacker_is_the_same_defense(tmp_path):
     for hidden, attack in ((True, "full_detached"), (False, "full_apgd")):
         finding(tmp_path, "coup", attack, ALL, guidance={"weight": 1.0, "detach_guidance": hidden})
-    (row,) = swept(EXPERIMENTS, tmp_path, None)
+    (row,) = by_defense(EXPERIMENTS, tmp_path, None)
     assert row.lines.keys() == {"full_detached", "full_apgd"}
 
 
@@ -52,10 +54,11 @@ def test_budgets_and_settings_of_the_defense_are_rows_of_their_own_that_say_so(t
     finding(tmp_path, "coup", "full_apgd", ALL)
     finding(tmp_path, "coup", "full_apgd", NONE, eps="32/255")
     finding(tmp_path, "coup", "full_apgd", HALF, t_star=0.1)
-    rows = swept(EXPERIMENTS, tmp_path, None)
+    rows = by_defense(EXPERIMENTS, tmp_path, None)
+    differences = apart([row.identity for row in rows], [row.facts["eps"] for row in rows])
     found = {
-        (row.facts["eps"], told, row.lines["full_apgd"]["robust"])
-        for row, told in zip(rows, differences(rows), strict=True)
+        (row.facts["eps"], told(each), row.lines["full_apgd"]["robust"])
+        for row, each in zip(rows, differences, strict=True)
     }
     assert found == {
         ("48/255", "purifier.t_star=0.2", 100), ("32/255", "", 0), ("48/255", "purifier.t_star=0.1", 50)}  # fmt: skip
@@ -64,16 +67,16 @@ def test_budgets_and_settings_of_the_defense_are_rows_of_their_own_that_say_so(t
 def test_two_settings_of_one_attack_are_refused_and_another_attack_is_left_out(tmp_path):
     finding(tmp_path, "coup", "full_apgd", ALL)
     finding(tmp_path, "coup", "full_apgd", NONE, overrides=["attack.steps=3"], preset="other")
-    (row,) = swept(EXPERIMENTS, tmp_path, None)
+    (row,) = by_defense(EXPERIMENTS, tmp_path, None)
     assert row.lines["full_apgd"]["robust"] == 100, "asked for with another attack: not the experiment's"
     finding(tmp_path, "coup", "full_apgd", NONE, preset="older")
     with pytest.raises(ValueError, match=r"coup/finding/full_apgd: records .* differ in the attack's own settings"):
-        swept(EXPERIMENTS, tmp_path, None)
+        by_defense(EXPERIMENTS, tmp_path, None)
 
 
 def test_clean_and_attacked_images_are_counted_alike(tmp_path):
     finding(tmp_path, "coup", "full_apgd", HALF)
-    held = [("coup", row) for row in swept(EXPERIMENTS, tmp_path, None)]
+    held = [("coup", row) for row in by_defense(EXPERIMENTS, tmp_path, None)]
     mean, any_of, majority = tables(held, ["full_apgd", "blind"]).values()
     assert mean[0]["natural"].startswith("100.0 (")
     assert mean[0]["full_apgd"].startswith("50.0 (")
@@ -88,7 +91,7 @@ def test_the_worst_column_is_per_image_and_of_the_seeds_that_met_most_attacks(tm
     finding(tmp_path, "coup", "blind", ALL, 1)
     finding(tmp_path, "lgap", "blind", ALL, 0)
     finding(tmp_path, "lgap", "bpda", ALL, 1)
-    rows = {row.facts["purifier"]: row for row in swept(EXPERIMENTS, tmp_path, None)}
+    rows = {row.facts["purifier"]: row for row in by_defense(EXPERIMENTS, tmp_path, None)}
     line = worst(rows["coup"])
     assert (line["robust"], line["seeds"], line["compared"]) == (50, 1, 2), "seed 1 has met the blind attacker alone"
     assert worst(rows["lgap"]) is None, "two attacks, but none of the seeds met both"
@@ -100,7 +103,7 @@ def test_a_difference_is_taken_image_by_image(tmp_path):
         finding(tmp_path, "coup_unguided", "full_apgd", [[1, 1, 0, 0], [1, 0, 0, 0]], seed)
     finding(tmp_path, "coup", "blind", ALL, 0)
     finding(tmp_path, "coup_unguided", "blind", ALL, 1)
-    held = [(row.facts["purifier"], row) for row in swept(EXPERIMENTS, tmp_path, None)]
+    held = [(row.facts["purifier"], row) for row in by_defense(EXPERIMENTS, tmp_path, None)]
     (line,) = paired(held, [["coup", "coup_unguided"], ["lgap_coup", "lgap"]], ["full_apgd", "blind", "bpda"])
     assert line["difference"] == "coup - coup_unguided"
     assert line["full_apgd"].startswith("+37.5 ("), "(0 + 0.5 + 1 + 0) / 4"
@@ -113,11 +116,11 @@ def test_the_difference_under_the_worst_attack_is_of_each_defenses_own(tmp_path)
     finding(tmp_path, "coup", "blind", a, damage=[0.9, 0.1, 0.9, 0.9])
     finding(tmp_path, "coup", "full_apgd", b, damage=[0.1, 0.9, 0.1, 0.1])  # the worst: right, right, wrong, wrong
     finding(tmp_path, "coup_unguided", "blind", ALL, damage=[0.1] * N)
-    held = [(row.facts["purifier"], row) for row in swept(EXPERIMENTS, tmp_path, None)]
+    held = [(row.facts["purifier"], row) for row in by_defense(EXPERIMENTS, tmp_path, None)]
     pair = [["coup", "coup_unguided"]]
     assert paired(held, pair, ["worst"]) == [], "one attack alone has no worst"
     finding(tmp_path, "coup_unguided", "full_apgd", NONE, damage=[0.9] * N)
-    held = [(row.facts["purifier"], row) for row in swept(EXPERIMENTS, tmp_path, None)]
+    held = [(row.facts["purifier"], row) for row in by_defense(EXPERIMENTS, tmp_path, None)]
     (line,) = paired(held, pair, ["blind", "worst"])
     assert line["worst"].startswith("+50.0 (")
     assert line["blind"].startswith("-50.0 (")
@@ -127,7 +130,7 @@ def test_two_attacks_on_the_same_images_are_set_against_one_another(tmp_path):
     finding(tmp_path, "coup", "full_apgd", ALL)
     finding(tmp_path, "coup", "full_detached", HALF)
     finding(tmp_path, "coup_unguided", "full_apgd", [[1, 0, 0, 0]] * 2)
-    held = [(row.facts["purifier"], row) for row in swept(EXPERIMENTS, tmp_path, None)]
+    held = [(row.facts["purifier"], row) for row in by_defense(EXPERIMENTS, tmp_path, None)]
     sides = ["coup full_detached", "coup full_apgd", "coup_unguided full_apgd", "lgap blind"]
     first, second = across(held, [sides[:2], [sides[0], sides[2]], [sides[0], sides[3]]])
     assert first == {"difference": "coup full_detached - coup full_apgd", "points": "-50.0 (-50.0 to -50.0)"}
@@ -138,7 +141,7 @@ def test_every_setting_of_a_purifier_is_paired_under_its_own_label(tmp_path):
     finding(tmp_path, "coup", "full_apgd", ALL)
     finding(tmp_path, "coup", "full_apgd", HALF, t_star=0.3)
     finding(tmp_path, "coup_unguided", "full_apgd", NONE)
-    rows = swept(EXPERIMENTS, tmp_path, None)
+    rows = by_defense(EXPERIMENTS, tmp_path, None)
     held = [(f"{row.facts['purifier']} {row.identity['purifier.t_star']}", row) for row in rows]
     found = {line["difference"]: line["full_apgd"] for line in paired(held, [["coup", "coup_unguided"]], ["full_apgd"])}
     assert found == {
@@ -156,7 +159,7 @@ def test_a_difference_leaves_out_what_failed_on_either_side_and_refuses_other_im
         summary = json.loads((made.folder / "summary.json").read_text())
         (made.folder / "summary.json").write_text(json.dumps({**summary, "purifier_name": name}))
         sides[name] = made
-    held = [(row.facts["purifier"], row) for row in swept(EXPERIMENTS, tmp_path, None)]
+    held = [(row.facts["purifier"], row) for row in by_defense(EXPERIMENTS, tmp_path, None)]
     (line,) = paired(held, [["coup", "lgap"]], ["blind"])
     assert line["blind"].startswith("+100.0 ("), "of the two images whose attacks went through"
     samples = sides["lgap"].samples()
@@ -175,11 +178,11 @@ def test_an_equal_shift_of_all_images_has_no_width_and_one_image_has():
 
 
 def test_the_command_prints_and_writes_a_table_per_budget(tmp_path):
-    assert "scripts/coup/finding.sh" in lgap_bench("report", "table=coup/finding", f"outputs={tmp_path}").stderr
+    assert "scripts/coup/finding.sh" in called("report", "table=coup/finding", f"outputs={tmp_path}").stderr
     for eps in ("32/255", "48/255"):
         finding(tmp_path, "coup", "full_apgd", HALF, eps=eps)
         finding(tmp_path, "lgap", "blind", ALL, eps=eps)
-    done = lgap_bench("report", "table=coup/finding", "dataset=digits", f"outputs={tmp_path}")
+    done = called("report", "table=coup/finding", "dataset=digits", f"outputs={tmp_path}")
     assert done.returncode == 0, done.stderr
     assert done.stdout.index("linf 32/255") < done.stdout.index("linf 48/255")
     with (tmp_path / "tables" / "coup-finding.csv").open() as stream:
@@ -201,16 +204,16 @@ def test_a_curve_has_a_point_per_value_in_order_and_a_line_per_budget(tmp_path):
     for value, right in ((0.3, NONE), (0.05, ALL), (0.1, HALF)):
         curve(tmp_path, value, right)
     curve(tmp_path, 0.1, ALL, eps="32/255")
-    found = points(swept(["coup/figure4/t_star"], tmp_path, None), "purifier.t_star")
+    found = points(by_defense(["coup/figure4/t_star"], tmp_path, None), "purifier.t_star")
     own = [(point["value"], point["robust"]) for point in found if "48/255" in point["line"]]
     assert own == [(0.05, 100), (0.1, 50), (0.3, 0)]
     assert [(point["value"], point["robust"]) for point in found if "32/255" in point["line"]] == [(0.1, 100)]
-    done = lgap_bench("report", "table=coup/figure4a", f"outputs={tmp_path}")
+    done = called("report", "table=coup/figure4a", f"outputs={tmp_path}")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "tables" / "coup-figure4a.png").stat().st_size > 1000
     assert "| 0.05 | 100.0 |" in (tmp_path / "tables" / "coup-figure4a.md").read_text(), "not rounded to 0.1"
     with pytest.raises(ValueError, match=r"purifier.guidance.weight is no key of purifier=coup"):
-        points(swept(["coup/figure4/t_star"], tmp_path, None), "purifier.guidance.weight")
+        points(by_defense(["coup/figure4/t_star"], tmp_path, None), "purifier.guidance.weight")
 
 
 def test_the_worse_of_two_attacks_counts_all_images_together_and_waits_for_both(tmp_path):
@@ -218,7 +221,8 @@ def test_the_worse_of_two_attacks_counts_all_images_together_and_waits_for_both(
     record(tmp_path, "standard", a, [0.9] * N, 0, "coup/slow/coup_linf_standard")
     title = "COUP, AutoAttack, the worse of standard and rand"
     (line,) = lines(tmp_path, title, "coup/1")
-    assert "robust" not in line, "one of two is no worse of both"
+    assert line["robust"] is Empty.NOT_RUN, "one of two is no worse of both"
+    assert line["to_run"].split() == ["lgap-bench", "run", "experiment=coup/slow/coup_linf_rand", "dataset=digits"]
     assert line["paper_robust"] == "73.05"
     record(tmp_path, "rand", b, [0.5] * N, 0, "coup/slow/coup_linf_rand")
     (line,) = lines(tmp_path, title, "coup/1")

@@ -8,8 +8,7 @@ from torch import nn
 
 from lgap_bench.captioner.consensus import Consensus, agreed
 from lgap_bench.captioner.text import Fixed, Oracle
-from lgap_bench.cell.compose import composed
-from lgap_bench.cell.config import resolve
+from lgap_bench.cell.compose import resolved
 from lgap_bench.cell.identity import identity
 from lgap_bench.dataset.base import DataSet
 from lgap_bench.noise import Stream
@@ -138,7 +137,6 @@ def test_nobody_to_ask_and_nobody_to_attack_are_refused(images):
 
 
 def test_the_members_weights_are_part_of_the_identity():
-    cfg = composed(["captioner=digits/consensus", "attack=joint"])
-    named = identity(resolve(cfg, cfg.hydra.runtime.choices), "cpu")
+    named = identity(resolved(["captioner=digits/consensus", "attack=joint"]), "cpu")
     members = named["purifier"]["captioner"]["captioners"]
     assert members["blip"]["weights"] == weight_files.fingerprint("embedded:digits/blip")

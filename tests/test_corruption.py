@@ -6,11 +6,10 @@ import torch
 from lgap_bench.attack.salt_and_pepper import SaltAndPepper
 from lgap_bench.attack.threat import Threat
 from lgap_bench.cell.check import check
-from lgap_bench.cell.compose import composed
-from lgap_bench.cell.config import resolve
+from lgap_bench.cell.compose import composed, resolved
 from lgap_bench.cell.instantiate import instantiate
+from lgap_bench.measure import run_cell
 from lgap_bench.purifier.base import Purifier
-from lgap_bench.run import run_cell
 
 ANY = Threat("linf", 1.0)
 
@@ -22,11 +21,6 @@ class Never(Purifier):
 
     def forward(self, x, noise, observed=None):
         raise AssertionError("a corruption looks at no model")
-
-
-def cell(*overrides):
-    cfg = composed([*overrides])
-    return resolve(cfg, cfg.hydra.runtime.choices)
 
 
 @pytest.mark.parametrize("count", [1, 3, 8])
@@ -64,7 +58,7 @@ def test_it_hangs_on_seed_and_sample_alone(make_problem, images):
 @pytest.mark.parametrize("dataset", ["digits", "cifar10", "cifar100", "imagenet"])
 def test_the_preset_brings_its_threat_and_the_data_sets_own_density(dataset):
     train = ["train=cifar100/adp"] if dataset == "cifar100" else []
-    found = cell(f"dataset={dataset}", "attack=salt_and_pepper", *train)
+    found = resolved([f"dataset={dataset}", "attack=salt_and_pepper", *train])
     check(found)
     assert (found["threat_name"], found["view_name"]) == (f"{dataset}/corruption", "none")
     assert instantiate(found["threat"]) == ANY
@@ -83,13 +77,13 @@ def test_the_preset_brings_its_threat_and_the_data_sets_own_density(dataset):
 )
 def test_what_does_not_go_with_it_is_refused_in_one_line(overrides, words):
     with pytest.raises(ValueError, match=words) as caught:
-        check(cell("attack=salt_and_pepper", *overrides))
+        check(resolved(["attack=salt_and_pepper", *overrides]))
     assert "\n" not in str(caught.value)
 
 
 def test_other_attacks_still_need_a_view():
     with pytest.raises(ValueError, match="view=none with attack=pgd"):
-        check(cell("attack=pgd", "view=none"))
+        check(resolved(["attack=pgd", "view=none"]))
 
 
 def test_the_miniatures_density_hurts_the_undefended_classifier_as_the_papers_did(tmp_path):

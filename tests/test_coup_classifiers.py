@@ -5,8 +5,7 @@ import torch
 import yaml
 
 from lgap_bench import CONF
-from lgap_bench.cell.compose import composed
-from lgap_bench.cell.config import resolve
+from lgap_bench.cell.compose import resolved
 from lgap_bench.cell.dry import dry
 from lgap_bench.classifier import diffpure, robustbench
 from lgap_bench.runtime import libraries
@@ -22,16 +21,13 @@ ROWS = {
     "rony2019_l2": ("Rony2019Decoupling", "L2", 89.05),
     "ding2020_l2": ("Ding2020MMA", "L2", 88.02),
     "wu2020_l2": ("Wu2020Adversarial", "L2", 88.51),
+    "sehwag2021_l2": ("Sehwag2021Proxy", "L2", 90.31),
     "augustin2020_l2": ("Augustin2020Adversarial_34_10", "L2", 92.23),
     "rebuffi2021_l2": ("Rebuffi2021Fixing_28_10_cutmix_ddpm", "L2", 91.79),
     "wang2023_linf": ("Wang2023Better_WRN-28-10", "Linf", 92.44),
     "wang2023_l2": ("Wang2023Better_WRN-28-10", "L2", 95.16),
 }
-
-
-def cell(*overrides):
-    cfg = composed(["purifier=none", "attack=none", *overrides])
-    return resolve(cfg, cfg.hydra.runtime.choices)
+UNDEFENDED = ["purifier=none", "attack=none"]
 
 
 @pytest.mark.parametrize("name", ROWS)
@@ -39,10 +35,10 @@ def test_a_row_is_robustbenchs_model_and_says_its_clean_accuracy(name):
     libraries.robustbench()
     file = CONF / "classifier" / "cifar10" / f"{name}.yaml"
     held, (model, threat, clean) = yaml.safe_load(file.read_text()), ROWS[name]
-    assert (held["name"], held["threat_model"], held.dataset) == (model, threat, "cifar10")
+    assert (held["name"], held["threat_model"], held["dataset"]) == (model, threat, "cifar10")
     assert held["file"] == f"${{checkpoints}}/robustbench/cifar10/{threat}/{model}.pt"
     assert name.endswith(f"_{threat.lower()}")
-    assert model in robustbench._models("cifar10", threat)
+    assert model in robustbench.model_table("cifar10", threat)
     assert f"{clean:.2f} %" in file.read_text().splitlines()[0]
 
 
@@ -54,9 +50,9 @@ def test_every_classifier_of_the_papers_has_its_twin_in_miniature():
 
 @pytest.mark.parametrize("name", ["ding2020_l2", "gowal2021_linf", "wang2023_l2", "wrn_70_16_dropout"])
 def test_they_pass_a_dry_check_at_both_scales(name):
-    paper = dry(cell("dataset=cifar10", f"classifier=cifar10/{name}"))
+    paper = dry(resolved([*UNDEFENDED, "dataset=cifar10", f"classifier=cifar10/{name}"]))
     assert ".pt" in paper.split("missing here")[1]
-    assert "missing here: nothing" in dry(cell("dataset=digits", f"classifier=digits/{name}"))
+    assert "missing here: nothing" in dry(resolved([*UNDEFENDED, "dataset=digits", f"classifier=digits/{name}"]))
 
 
 def test_diffpures_network_has_the_papers_size():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import importlib
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -11,14 +10,12 @@ from types import ModuleType
 import pytest
 import torch
 
-from scripts.coup import comparison
+from lgap_bench.cell.compose import resolved
+from scripts.coup import case, comparison, distance, grids
 from scripts.coup.comparison import Attacked
 
 TINY = ["n=4", "score_draws=3", "purifier.sampler.dt=0.1"]  # two steps instead of four
-
-
-def script(name: str) -> ModuleType:
-    return importlib.import_module(f"scripts.coup.{name}")
+SCRIPTS: dict[str, ModuleType] = {"case": case, "distance": distance, "grids": grids}
 
 
 def table(file: Path) -> list[dict[str, str]]:
@@ -36,13 +33,14 @@ def run(outputs: Path) -> Callable[..., Path]:
     """`run(name)`: a script on four images; the attacked cells are shared, so only the first one attacks."""
 
     def call(name: str, *more: str) -> Path:
-        module = script(name)
+        module = SCRIPTS[name]
         module.main(["--quick", "--out", str(outputs / "figures"), *TINY, f"outputs={outputs}", *more])
         return outputs / "figures"
 
     return call
 
 
+@pytest.mark.slow
 def test_the_counts_of_figure_6_add_up_and_are_those_of_its_samples(run: Callable[..., Path]) -> None:
     folder = run("grids")
     counts, samples = table(folder / "coup_6.csv"), table(folder / "coup_6_samples.csv")
@@ -51,17 +49,18 @@ def test_the_counts_of_figure_6_add_up_and_are_those_of_its_samples(run: Callabl
     for row in counts:
         own = [each for each in samples if each["attacked"] == row["attacked"]]
         assert len(own) == int(row["n"]) == 4
-        cases = [int(row[case]) for case in ("rescued", "lost", "both_right", "both_wrong")]
+        cases = [int(row[kind]) for kind in ("rescued", "lost", "both_right", "both_wrong")]
         assert sum(cases) == 4
         named = [each[f"case_{row['guided']}"] for each in own]
-        assert cases == [named.count(case) for case in ("rescued", "lost", "both_right", "both_wrong")]
-        for each, case in zip(own, named, strict=True):  # right is right in more than half of three draws
+        assert cases == [named.count(kind) for kind in ("rescued", "lost", "both_right", "both_wrong")]
+        for each, found in zip(own, named, strict=True):  # right is right in more than half of three draws
             right = int(each["wrong_unguided"]) <= 1, int(each[f"wrong_{row['guided']}"]) <= 1
             called = {(False, True): "rescued", (True, False): "lost", (True, True): "both_right"}
-            assert case == called.get(right, "both_wrong")
+            assert found == called.get(right, "both_wrong")
     assert all((folder / name).stat().st_size > 10_000 for name in ("coup_5.png", "coup_6.png"))
 
 
+@pytest.mark.slow
 def test_the_attacked_purifier_is_scored_as_its_record_says(outputs: Path, run: Callable[..., Path]) -> None:
     run("grids")
     overrides = comparison.arguments("x", ["--quick", *TINY, f"outputs={outputs}"]).overrides
@@ -71,6 +70,7 @@ def test_the_attacked_purifier_is_scored_as_its_record_says(outputs: Path, run: 
     assert not torch.equal(images.clean, images.images)
 
 
+@pytest.mark.slow
 def test_the_case_study_starts_both_purifiers_from_one_image_and_counts_what_it_shows(
     run: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -90,19 +90,20 @@ def test_the_case_study_starts_both_purifiers_from_one_image_and_counts_what_it_
         assert 0 <= int(row["right"]) <= 3
 
 
+@pytest.mark.slow
 def test_guidance_of_weight_zero_changes_no_curve(outputs: Path, run: Callable[..., Path]) -> None:
     run("grids")
     overrides = comparison.arguments("x", ["--quick", *TINY, f"outputs={outputs}"]).overrides
     images = comparison.attacked(overrides, "unguided")
     silent = [*overrides, "purifier.sampler.noise=false"]
-    module = script("case")
-    plain = module.followed(comparison.defense(silent, "unguided"), images, [0, 2])
+    plain = case.followed(comparison.defense(silent, "unguided"), images, [0, 2])
     weightless = [*silent, "purifier.guidance.weight=0"]  # the unguided cell has no such key and is left alone
     assert "purifier.guidance.weight=0" not in comparison.VARIANTS["unguided"].cell(weightless)
-    assert module.followed(comparison.defense(weightless, "coup"), images, [0, 2]) == plain
-    assert module.followed(comparison.defense(silent, "coup"), images, [0, 2]) != plain
+    assert case.followed(comparison.defense(weightless, "coup"), images, [0, 2]) == plain
+    assert case.followed(comparison.defense(silent, "coup"), images, [0, 2]) != plain
 
 
+@pytest.mark.slow
 def test_the_distances_stay_below_their_bound_and_the_bound_grows_with_depth(run: Callable[..., Path]) -> None:
     rows = table(run("distance") / "coup_distance.csv")
     arms = {(row["forward"], row["weight"]) for row in rows}
@@ -122,7 +123,7 @@ def test_the_distances_stay_below_their_bound_and_the_bound_grows_with_depth(run
 
 @pytest.mark.parametrize("name", ["case", "grids", "distance"])
 def test_every_script_composes_at_paper_scale(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    script(name).main(["--paper", "--dry"])
+    SCRIPTS[name].main(["--paper", "--dry"])
     said = capsys.readouterr().out
     assert "on cifar10, apgd_ce (view full), linf 8/255, n = 512" in said
     assert said.count("dry check passed") >= 2
@@ -144,9 +145,10 @@ def test_what_the_bound_does_not_speak_of_is_refused_before_anything_is_attacked
 ) -> None:
     monkeypatch.setattr(comparison, "attacked", lambda *_: pytest.fail("attacked"))
     with pytest.raises(ValueError, match=words):
-        script("distance").main(["--quick", given, *dry])
+        distance.main(["--quick", given, *dry])
 
 
+@pytest.mark.slow
 def test_no_sample_to_study_is_said_in_one_line(run: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(comparison, "majority_wrong", lambda wrong: torch.zeros(4, dtype=torch.bool))
     with pytest.raises(ValueError, match="no sample of 4 is wrong without guidance"):
@@ -161,12 +163,12 @@ def test_a_tie_counts_as_wrong(draws: int) -> None:
 
 
 def test_some_samples_keep_their_own_draws() -> None:
-    images = Attacked({"seed": 0}, *(torch.zeros(3, 1),) * 2, torch.zeros(3), (7, 8, 9), torch.zeros(1, 3), [])
+    images = Attacked(resolved(["seed=0"]), *(torch.zeros(3, 1),) * 2, torch.zeros(3), (7, 8, 9), torch.zeros(1, 3), [])
     assert images.score(2, [2]).keys == tuple(images.score(2).keys[i] for i in (2, 5))
 
 
 def test_the_sign_test() -> None:
-    p = script("grids").sign_test
+    p = grids.sign_test
     assert p(0, 0) == 1
     assert p(5, 5) == 1
     assert p(0, 5) == pytest.approx(2 / 32)

@@ -12,7 +12,7 @@ def test_a_table_and_a_figure_with_the_depths_that_exist_here(tmp_path, monkeypa
     published = {name: times.PUBLISHED[name][:3] for name in ("diffpure", "coup")}
     monkeypatch.setattr(times, "PUBLISHED", published)
     monkeypatch.setattr(times, "UNIT", 0.05)
-    monkeypatch.setattr(sys, "argv", ["coup_times.py", "images=2", "repeats=1", f"outputs={tmp_path}"])
+    monkeypatch.setattr(sys, "argv", ["times", "images=2", "repeats=1", f"outputs={tmp_path}"])
     times.main()
     page = capsys.readouterr().out
     assert "| coup |" in page
@@ -25,13 +25,13 @@ def test_a_table_and_a_figure_with_the_depths_that_exist_here(tmp_path, monkeypa
 
 @pytest.mark.parametrize("argument", ["repeats=0", "images=0", "images=many"])
 def test_counts_that_are_none_are_refused_in_one_line(argument, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["coup_times.py", argument])
+    monkeypatch.setattr(sys, "argv", ["times", argument])
     with pytest.raises(ValueError, match=rf"^{argument.split('=')[0]}=.* whole number"):
         times.main()
 
 
 def test_an_argument_that_is_no_setting_is_refused(monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["coup_times.py", "images=1", "repeats=1", "--device", "cuda"])
+    monkeypatch.setattr(sys, "argv", ["times", "images=1", "repeats=1", "--device", "cuda"])
     with pytest.raises(ValueError, match=r"^--device is no key=value"):
         times.main()
 
@@ -40,7 +40,7 @@ def test_an_argument_that_is_no_setting_is_refused(monkeypatch):
 def test_growth_is_measured_by_purifier_and_rows_of_a_pass(gradient, monkeypatch, capsys):
     monkeypatch.setattr(growth, "SIZES", (2, 3))
     given = ["1", "--purifiers", "coup_unguided,coup", "--rows", "2", "8", *gradient]
-    monkeypatch.setattr(sys, "argv", ["coup_growth.py", *given])
+    monkeypatch.setattr(sys, "argv", ["growth", *given])
     growth.main()
     lines = [line.split("|") for line in capsys.readouterr().out.splitlines()[2:]]
     assert [(line[1].strip(), line[2].strip()) for line in lines] == [

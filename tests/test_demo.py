@@ -1,7 +1,8 @@
 """The demo's sentences come from its table, whatever the numbers say."""
 
 from lgap_bench.demo import PICTURED, ROWS, lesson
-from lgap_bench.report.table import COLUMNS, as_text
+from lgap_bench.report.pages.all import COLUMNS
+from lgap_bench.report.write import as_text
 
 
 def test_the_lesson_reads_the_tables_numbers():

@@ -2,21 +2,20 @@
 
 import pytest
 import yaml
-from cells import lgap_bench
-from test_presets import shortened
+from cells import called
+from test_presets import shorten
 
 from lgap_bench import CONF
 from lgap_bench.cell.compose import composed, resolved
-from lgap_bench.cell.config import resolve
 from lgap_bench.cell.dry import dry
-from lgap_bench.run import run_cell
+from lgap_bench.measure import run_cell
 
 EXPERIMENTS = sorted(
     p.relative_to(CONF / "experiment").with_suffix("").as_posix() for p in (CONF / "experiment").rglob("*.yaml")
 )
 PAPERS = [name for name in EXPERIMENTS if not name.startswith("demo/")]
 TABLES = sorted((CONF / "table").rglob("*.yaml"))
-SWEPT, SEVERAL = ("sweep", "compare", "curve"), ("worst_of", "worse_of")
+SWEPT, SEVERAL = ("sweep", "compare", "curve"), ("worst_per_image", "lowest_of")
 FEW = {"steps": 1, "n_iter": 2, "n_queries": 5, "draws": 2, "restarts": 1, "confirm_draws": 2, "select_draws": 2}
 
 
@@ -45,14 +44,15 @@ def test_every_experiment_runs_in_miniature(name, tmp_path_factory):
         "threads=1",
         f"outputs={outputs}",
     ]
-    plain = composed([*common])
-    common += shortened(plain.attack, few=FEW)
-    common += [f"finetune.{key}" for key in ("n=40", "epochs=1", "batch=20") if plain.finetune.images]
-    common += [f"train.{key}" for key in ("n=40", "epochs=1") if plain.train.images]
-    cfg = composed([*common])
+    cfg = composed(common)
+    shorten(cfg.attack, FEW)
+    if cfg.finetune.images:
+        cfg.finetune.n, cfg.finetune.epochs, cfg.finetune.batch = 40, 1, 20
+    if cfg.train.images:
+        cfg.train.n, cfg.train.epochs = 40, 1
     record = run_cell(cfg, cfg.hydra.runtime.choices, common)
     assert record.summary()["status"] == "complete"
-    assert record.summary().names.dataset == "digits"
+    assert record.summary()["dataset_name"] == "digits"
     assert name in {asker["experiment"] for asker in record.requests()}
 
 
@@ -63,9 +63,10 @@ def rows(file):
 @pytest.mark.parametrize("file", TABLES, ids=lambda file: file.stem)
 def test_every_row_of_a_table_is_an_experiment_that_exists_or_a_published_value(file):
     for row in rows(file):
-        names = [row["experiment"]] if "experiment" in row else row.get("worst_of", row.get("worse_of", []))
+        names = [row["experiment"]] if "experiment" in row else row.get("worst_per_image", row.get("lowest_of", []))
         assert set(names) <= set(EXPERIMENTS), row
-        assert names or "section" in row or {"natural", "robust"} <= row.keys(), f"{row} is nothing"
+        published = "published" in row or {"natural", "robust"} <= row.keys()
+        assert names or "section" in row or published, f"{row} is nothing"
         assert ("natural" in row) == ("robust" in row), f"{row} has half a published value"
 
 
@@ -97,24 +98,22 @@ def test_the_published_values_are_the_papers(table, published):
 
 
 def test_a_folder_of_experiments_sweeps_and_the_scale_follows_the_data_set(tmp_path):
-    done = lgap_bench(
-        "run", "-m", "+experiment/lgap/table1=glob(*)", "dataset=digits", "dry=true", f"outputs={tmp_path}"
-    )
+    done = called("run", "-m", "+experiment/lgap/table1=glob(*)", "dataset=digits", "dry=true", f"outputs={tmp_path}")
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("dry check passed; missing here: nothing") == len(
         [n for n in EXPERIMENTS if n.startswith("lgap/table1/")]
     )
-    paper = lgap_bench("run", "experiment=lgap/table1/lgap", "dry=true", f"outputs={tmp_path}")
+    paper = called("run", "experiment=lgap/table1/lgap", "dry=true", f"outputs={tmp_path}")
     assert "cifar10/standard" in paper.stdout
     assert "n = 10000" in paper.stdout
-    refused = lgap_bench("run", "experiment=lgap/table1/lgap", f"outputs={tmp_path}")
+    refused = called("run", "experiment=lgap/table1/lgap", f"outputs={tmp_path}")
     assert refused.returncode == 1
     assert refused.stderr.count("\n") == 1
     assert "checkpoints/" in refused.stderr
 
 
 def test_a_sweep_over_a_folder_that_does_not_exist_is_one_line(tmp_path):
-    done = lgap_bench("run", "-m", "+experiment/lgap/tabel1=glob(*)", f"outputs={tmp_path}")
+    done = called("run", "-m", "+experiment/lgap/tabel1=glob(*)", f"outputs={tmp_path}")
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1, done.stderr
     assert "tabel1" in done.stderr
@@ -134,6 +133,6 @@ def test_a_sweep_over_a_folder_that_does_not_exist_is_one_line(tmp_path):
     ],
 )
 def test_a_dry_check_refuses_what_could_not_work(overrides, named):
-    cfg = composed([*overrides])
+    cell = resolved(overrides)
     with pytest.raises(ValueError, match=f"^{named}.*$"):
-        dry(resolve(cfg, cfg.hydra.runtime.choices))
+        dry(cell)

@@ -15,8 +15,8 @@ from lgap_bench.dataset.digits import digits
 from lgap_bench.finetune.fit import fit
 from lgap_bench.finetune.images import Images, purified
 from lgap_bench.finetune.recipe import Recipe, augmented
+from lgap_bench.measure import run_cell
 from lgap_bench.purifier.controls import Downsample
-from lgap_bench.run import run_cell
 
 QUICK = [
     "purifier=downsample",

@@ -3,10 +3,8 @@
 import json
 
 import pytest
-from cells import lgap_bench
 
-from lgap_bench.cell.compose import composed, resolved
-from lgap_bench.cell.config import resolve
+from lgap_bench.cell.compose import resolved
 from lgap_bench.cell.identity import at_split, identity, stage_identity
 
 
@@ -53,14 +51,14 @@ def test_training_from_scratch_does_not_hang_on_what_it_does_not_use():
 
 def test_the_captions_oracle_reads_for_evaluation_do_not_retrain():
     def id_(split):
-        cfg = composed(["captioner=oracle", "finetune=lgap", f"dataset.split={split}"])
-        return json.dumps(stage_identity(resolve(cfg, cfg.hydra.runtime.choices), "finetune", "cpu"), sort_keys=True)
+        cell = resolved(["captioner=oracle", "finetune=lgap", f"dataset.split={split}"])
+        return json.dumps(stage_identity(cell, "finetune", "cpu"), sort_keys=True)
 
     assert id_("test") == id_("validation")
 
 
 def test_a_caption_source_that_reads_labels_reads_those_of_the_split_it_is_used_on():
-    cell = resolve((cfg := composed(["captioner=oracle"])), cfg.hydra.runtime.choices)
+    cell = resolved(["captioner=oracle"])
     assert at_split(cell.purifier, "train")["captioner"]["dataset"]["split"] == "train"
     assert cell.purifier["captioner"]["dataset"]["split"] == "test"
 
@@ -82,8 +80,8 @@ REFUSED = [
 
 
 @pytest.mark.parametrize("overrides, parts", REFUSED, ids=[" ".join(case[0]) for case in REFUSED])
-def test_bad_stages_are_one_line(tmp_path, overrides, parts):
-    done = lgap_bench("run", f"outputs={tmp_path}", *overrides)
+def test_bad_stages_are_one_line(torchless, tmp_path, overrides, parts):
+    done = torchless("run", f"outputs={tmp_path}", *overrides)
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1, done.stderr
     for part in parts:

@@ -12,7 +12,7 @@ import pytest
 
 from lgap_bench.cell.compose import composed
 from lgap_bench.cell.identity import NUMERICS_VERSION
-from lgap_bench.run import run_cell
+from lgap_bench.measure import run_cell
 
 FROZEN = Path(__file__).parent / "frozen_cells.json"
 CELLS = (("lgap", "bpda"), ("lgap", "full_joint"), ("coup", "full"), ("diffpure", "apgd_ce"), ("gdmp", "bpda"))

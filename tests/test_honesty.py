@@ -104,7 +104,9 @@ def test_a_label_flipper_over_a_robust_model_keeps_its_ninety_percent():
     published = 100 * problem.published["as_published"].double().mean().item()
     assert 86 <= robust <= 94
     assert 65 <= published <= 77, "three single draws: 0.9 cubed is 73 %"
-    first = Expectation(problem, 1, member=2).once(problem.x)  # the draw by which the library drops clean images
+    first = Expectation(problem, 1, member=2).correct_once(
+        problem.x
+    )  # the draw by which the library drops clean images
     assert not problem.published["as_published"][~first].any()
 
 

@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "lgap_bench"
 MODULES = {".".join(file.relative_to(ROOT).with_suffix("").parts): file for file in PACKAGE.rglob("*.py")}
-AT_THE_ROOT = {"__init__", "cli", "demo", "run", "build", "defense", "record", "noise"}
+AT_THE_ROOT = {"__init__", "cli", "demo", "run", "measure", "build", "defense", "record", "noise"}
 
 
 def imported(file: Path) -> set[str]:
@@ -78,7 +78,7 @@ def test_no_private_name_crosses_a_module():
 
 
 def test_the_main_path_stays_one_screen():
-    assert len((PACKAGE / "run.py").read_text().splitlines()) <= 120
+    assert len((PACKAGE / "run.py").read_text().splitlines()) <= 90
     assert [f for f in PACKAGE.rglob("*.py") if len(f.read_text().splitlines()) > 300] == []
 
 

@@ -62,7 +62,7 @@ def step_bytes(purifier: DiffPure, x: Tensor, noise: Noise) -> int:
     """What one step holds, as the purifier's own plan counts it."""
     purifier.memory = Memory(1.0)
     purifier(x.clone().requires_grad_(True), noise)
-    ((size,),) = purifier.memory._held.values()
+    ((size,),) = purifier.memory.measured.values()
     return size
 
 
@@ -148,7 +148,7 @@ def test_a_budget_serves_the_decoder_first_then_the_last_steps(prior, images):
     purifier = LGAP(prior, Fixed("a photo"), 6, 0.5)
     purifier.memory = Memory(1.0)
     reference = gradient(purifier, x, noise)
-    ((step, decoder),) = purifier.memory._held.values()
+    ((step, decoder),) = purifier.memory.measured.values()
     states = 4 * 2 * 4 * 8 * 8 * 4  # inputs of three steps and of the decoder
     calls: list[int] = []
     hooks = [
@@ -176,7 +176,7 @@ def test_nothing_is_planned_or_measured_where_no_gradient_is_asked_for(pixel, im
     with torch.no_grad():
         purifier(x.clone().requires_grad_(True), noise)
     purifier(x, noise)
-    assert not purifier.memory._held
+    assert not purifier.memory.measured
     assert len(pixel.unet.calls) == 2 * STEPS
 
 

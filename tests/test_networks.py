@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from lgap_bench.prior import convert, ddpmpp
 from lgap_bench.prior.ddpmpp import WEIGHTS, DDPMpp, from_folder
-from lgap_bench.runtime.errors import is_users
+from lgap_bench.runtime.errors import is_user_error
 
 KINDS = ("ncsnpp", "adm")
 
@@ -27,7 +27,7 @@ def parameters(net):
 
 def refused(error):
     """The error is the user's and one line; returns it."""
-    assert is_users(error.value)
+    assert is_user_error(error.value)
     text = str(error.value)
     assert "\n" not in text
     return text

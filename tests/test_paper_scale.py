@@ -13,8 +13,7 @@ from torch import nn
 from lgap_bench import CONF
 from lgap_bench.attack.pgd import PGD
 from lgap_bench.attack.threat import Threat
-from lgap_bench.cell.compose import composed
-from lgap_bench.cell.config import resolve
+from lgap_bench.cell.compose import resolved
 from lgap_bench.cell.identity import identity, record_id
 from lgap_bench.classifier import robustbench, torchvision, wide_resnet
 from lgap_bench.dataset.cifar import TEST_IDS, cifar, indices
@@ -22,8 +21,8 @@ from lgap_bench.dataset.imagenet import imagenet
 from lgap_bench.metric.caption import names_label
 from lgap_bench.noise import streams
 from lgap_bench.purifier.base import Purifier
-from lgap_bench.purifier.lgap import LGAP, _released_range
-from lgap_bench.runtime.errors import is_users, sentence
+from lgap_bench.purifier.lgap import LGAP, released_range
+from lgap_bench.runtime.errors import is_user_error, sentence
 
 TEN = tuple("abcdefghij")
 
@@ -149,8 +148,8 @@ def test_the_released_range_is_the_releases_arithmetic():
         batch[:, channel] = (batch[:, channel] - mean[channel]) / std[channel]
     for image, m, s in zip(batch, mean, std, strict=False):
         image.mul_(s).add_(m)
-    torch.testing.assert_close(2 * _released_range(x) - 1, batch)  # encode maps x to 2x - 1
-    assert not torch.allclose(_released_range(x[3:])[0], _released_range(x)[3]), "it depends on the place in the batch"
+    torch.testing.assert_close(2 * released_range(x) - 1, batch)  # encode maps x to 2x - 1
+    assert not torch.allclose(released_range(x[3:])[0], released_range(x)[3]), "it depends on the place in the batch"
 
 
 def test_as_released_changes_what_the_prior_sees_and_nothing_else(prior, images):
@@ -223,7 +222,7 @@ def test_a_page_that_was_saved_as_a_checkpoint_is_one_line(tmp_path):
 
 def test_running_out_of_memory_is_the_users_to_mend():
     error = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 40 GiB. More words.")
-    assert is_users(error)
+    assert is_user_error(error)
     assert "max_rows" in sentence(error)
     assert "\n" not in sentence(error)
 
@@ -238,8 +237,7 @@ def test_the_unrelated_sentence_names_no_class(name):
 
 def test_a_defect_that_depends_on_an_images_place_in_a_pass_is_another_cell_for_other_passes():
     def id_of(*overrides: str) -> str:
-        cfg = composed(["purifier=lgap", *overrides])
-        return record_id(identity(resolve(cfg, cfg.hydra.runtime.choices), "cpu"))
+        return record_id(identity(resolved(["purifier=lgap", *overrides]), "cpu"))
 
     released = "purifier.as_released=true"
     assert id_of(released, "max_rows=4") != id_of(released, "max_rows=8")

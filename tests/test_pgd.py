@@ -91,7 +91,7 @@ def test_pgd_equals_torchattacks(threat, step_size, most, batch, targeted, image
     theirs = theirs_class(classifier, eps=threat.eps, alpha=step_size, steps=10, random_start=False)
     aims = problem.y
     if targeted:
-        aims = attack._targets(problem)
+        aims = attack.target_classes(problem)
         theirs.set_mode_targeted_by_label(quiet=True)
     ours, expected = attack(problem), theirs(x, aims)
     assert (ours - x).abs().max() > 0.01, "the attack did not move"
@@ -166,7 +166,7 @@ def test_starts_are_where_they_are_said_to_be(images, smooth, make_problem):
 def test_restarts_start_at_different_points(threat, images, smooth, make_problem):
     problem = make_problem(smooth(), images(2), threat=threat)
     attack = PGD(1, "eps/4")
-    starts = [attack._start(problem, restart) for restart in range(3)]
+    starts = [attack.start_images(problem, restart) for restart in range(3)]
     assert not torch.equal(starts[0], starts[1])
     assert not torch.equal(starts[1], starts[2])
     for start in starts:
@@ -220,21 +220,21 @@ def test_a_target_is_never_the_label_and_is_reached(target, images, smooth, make
     x, classifier = images(8), smooth()
     problem = make_problem(classifier, x, threat=Threat("linf", 0.2))
     attack = PGD(20, "eps/5", target=target, keep="last")
-    aims = attack._targets(problem)
+    aims = attack.target_classes(problem)
     assert (aims != problem.y).all()
     assert (classifier(attack(problem)).argmax(1) == aims).float().mean() > 0.7
     if target == "runner_up":
         assert torch.equal(aims, classifier(x).topk(2).indices[:, 1])
     else:
         again = make_problem(classifier, x, threat=problem.threat, seed=1)
-        assert torch.equal(attack._targets(problem.take([5, 2])), aims[[5, 2]])
-        assert not torch.equal(attack._targets(again), aims)
+        assert torch.equal(attack.target_classes(problem.take([5, 2])), aims[[5, 2]])
+        assert not torch.equal(attack.target_classes(again), aims)
 
 
 @pytest.mark.parametrize(
     "settings, message",
     [
-        (dict(target="left"), "attack.target=left is not known: use null, random"),
+        (dict(target="left"), "attack.target=left is not known: use random, runner_up or null"),
         (dict(step_size="two"), "attack.step_size=two is not a number: write 2/255, 0.01 or eps/4"),
     ],
 )

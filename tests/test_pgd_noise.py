@@ -7,8 +7,7 @@ from torch import nn
 from lgap_bench.attack.pgd import PGD
 from lgap_bench.attack.threat import Threat
 from lgap_bench.cell.check import check
-from lgap_bench.cell.compose import composed
-from lgap_bench.cell.config import resolve
+from lgap_bench.cell.compose import resolved
 from lgap_bench.cell.instantiate import instantiate
 from lgap_bench.purifier.base import Purifier
 
@@ -89,14 +88,10 @@ def test_frozen_noise_climbs_one_function_where_fresh_noise_wanders(count, make_
 
 
 def test_fresh_is_the_default_and_anything_else_is_refused():
-    def cell(*overrides):
-        cfg = composed(overrides)
-        return resolve(cfg, cfg.hydra.runtime.choices)
-
     assert PGD(1, 0.1).noise == "fresh"
-    assert instantiate(cell("attack=full").attack).noise == "fresh"
-    assert instantiate(cell("attack=full", "attack.noise=fixed").attack).noise == "fixed"
+    assert instantiate(resolved(["attack=full"]).attack).noise == "fresh"
+    assert instantiate(resolved(["attack=full", "attack.noise=fixed"]).attack).noise == "fixed"
     with pytest.raises(ValueError, match=r"attack.noise=frozen is not in fresh \| fixed"):
-        check(cell("attack=full", "attack.noise=frozen"))
-    with pytest.raises(ValueError, match="use one of fresh, fixed"):
+        check(resolved(["attack=full", "attack.noise=frozen"]))
+    with pytest.raises(ValueError, match="use fresh or fixed"):
         PGD(1, 0.1, noise="frozen")

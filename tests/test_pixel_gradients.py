@@ -14,7 +14,7 @@ import torch
 from pixels import KEEP, noise_of, tiny
 from torch import Tensor, nn
 
-from lgap_bench.attack.autoattack import _Logits
+from lgap_bench.attack.autoattack import ViewLogits
 from lgap_bench.attack.module import ViewModule
 from lgap_bench.attack.problem import Problem
 from lgap_bench.attack.threat import Threat
@@ -250,8 +250,8 @@ def test_likelihood_maximisation_stays_in_its_ball(eps, parts, images):
 def test_likelihood_maximisation_raises_the_bound(parts, images):
     x, noise = inner(images, 3), noise_of(3)
     purifier = LikelihoodMax(parts["prior"], 1, 1e-3, None)
-    before = purifier._bound(2 * x - 1, noise, 0)
-    assert (purifier._bound(2 * purifier(x, noise) - 1, noise, 0) > before).all()
+    before = purifier.lower_bound(2 * x - 1, noise, 0)
+    assert (purifier.lower_bound(2 * purifier(x, noise) - 1, noise, 0) > before).all()
 
 
 @pytest.mark.parametrize("name", ["diffpure reverse_sde", "coup", "gdmp ssim", "likelihood_max"])
@@ -274,7 +274,7 @@ def test_a_guided_purifier_is_attacked_in_several_passes(function):
     found = []
     for rows in (3, 1):
         problem = Problem(Full(Defense(purifier, classifier), rows), x, y, (0, 1, 2), Threat("linf", 0.1), 0)
-        model = _Logits(problem) if function == "autoattack" else ViewModule(problem, 1)
+        model = ViewLogits(problem) if function == "autoattack" else ViewModule(problem, 1)
         z = x.clone().requires_grad_(True)
         found.append(torch.autograd.grad(nn.functional.cross_entropy(model(z), y), z)[0])
     torch.testing.assert_close(*found, rtol=1e-4, atol=1e-8)

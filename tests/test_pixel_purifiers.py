@@ -13,11 +13,11 @@ from lgap_bench.build import build
 from lgap_bench.cell.check import check
 from lgap_bench.cell.compose import composed, resolved
 from lgap_bench.defense import Defense
+from lgap_bench.measure import run_cell
 from lgap_bench.purifier.diffpure import DiffPure
 from lgap_bench.purifier.guidance import ClassifierConfidence, Distance
 from lgap_bench.purifier.likelihood import LikelihoodMax
 from lgap_bench.purifier.sampler import DDIM, DDPM, ProbabilityFlow, ReverseSDE
-from lgap_bench.run import run_cell
 
 
 def make(name: str, classifier: nn.Module) -> DiffPure | LikelihoodMax:

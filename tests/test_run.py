@@ -8,16 +8,17 @@ import time
 
 import numpy as np
 import pytest
-from cells import SMALL, identified, lgap_bench, only_record, summary
+from cells import SMALL, called, identified, lgap_bench, only_record, summary
 
 from lgap_bench.cell.compose import resolved
 from lgap_bench.record import Record, records
-from lgap_bench.report.table import grouped, merge
+from lgap_bench.report.rows import grouped, merge
 from lgap_bench.runtime.device import CPU
 
 CELL = ["run", "purifier=lgap", "attack=bpda", "n=12", *SMALL[1:], "attack.steps=3"]
 
 
+@pytest.mark.slow
 def test_a_killed_cell_resumes_to_the_identical_record(tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert lgap_bench(*CELL, f"outputs={whole}").returncode == 0
@@ -45,7 +46,7 @@ def test_a_killed_cell_resumes_to_the_identical_record(tmp_path):
 
 def test_the_record_holds_what_every_table_needs_and_a_second_call_answers_from_it(tmp_path):
     call = [*CELL, f"outputs={tmp_path}", "keep_images=true", "threat.eps=16/255"]
-    first = lgap_bench(*call)
+    first = called(*call)
     assert first.returncode == 0, first.stderr
     folder = only_record(tmp_path)
     record, found = Record(folder), summary(tmp_path)
@@ -65,13 +66,13 @@ def test_the_record_holds_what_every_table_needs_and_a_second_call_answers_from_
         assert images["attacked"].shape == (12, 3, 32, 32)
 
     stamp = (folder / "run.json").stat().st_mtime_ns
-    second = lgap_bench(*call, "max_rows=64")  # how it is batched is not part of the identity
+    second = called(*call, "max_rows=64")  # how it is batched is not part of the identity
     assert second.stdout == first.stdout
     assert (folder / "run.json").stat().st_mtime_ns == stamp, "a recorded cell was computed again"
 
 
 def test_seeds_make_separate_records_that_merge_into_one_row(tmp_path):
-    done = lgap_bench("run", "-m", "purifier=downsample", "attack=pgd", "seed=0,1", *SMALL, f"outputs={tmp_path}")
+    done = called("run", "-m", "purifier=downsample", "attack=pgd", "seed=0,1", *SMALL, f"outputs={tmp_path}")
     assert done.returncode == 0, done.stderr
     groups = grouped(records(tmp_path))
     assert [len(group) for group in groups] == [2]
@@ -79,7 +80,7 @@ def test_seeds_make_separate_records_that_merge_into_one_row(tmp_path):
     means = [record.summary()["robust"]["mean"] for record in groups[0]]
     assert row["seeds"] == 2
     assert row["robust"] == pytest.approx(np.mean(means))
-    report = lgap_bench("report", "--outputs", str(tmp_path), "--csv", str(tmp_path / "table.csv"))
+    report = called("report", "--outputs", str(tmp_path), "--csv", str(tmp_path / "table.csv"))
     assert "downsample" in report.stdout
     assert (tmp_path / "table.csv").read_text().count("\n") == 2
 
@@ -136,7 +137,7 @@ def test_a_failing_gradient_is_a_recorded_state_and_never_robust(tmp_path):
 
 
 def test_models_in_bfloat16_leave_the_images_on_the_balls_edge(tmp_path):
-    done = lgap_bench(
+    done = called(
         "run",
         "attack=full",
         "dtype=bfloat16",

@@ -182,11 +182,11 @@ def test_the_learned_variance_lies_between_both_on_a_log_scale():
 def test_a_variance_output_and_a_sampler_that_does_not_use_it_are_refused(sampler, learned):
     prior = tiny(learned_variance=learned)
     if learned == (sampler.variance == "learned_range"):
-        return prior.fits(sampler)
+        return prior.check_sampler(sampler)
     with pytest.raises(
         ValueError, match=rf"purifier\.sampler\.variance={sampler.variance}, and the prior predicts"
     ) as caught:
-        prior.fits(sampler)
+        prior.check_sampler(sampler)
     assert "\n" not in str(caught.value)
 
 

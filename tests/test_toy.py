@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
 import math
 from itertools import pairwise
 from pathlib import Path
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor
 
 from lgap_bench.prior.schedule import beta
+from scripts.coup import toy_figure
 from scripts.coup.toy import (
     WEIGHTS,
     Classifier,
@@ -28,7 +28,6 @@ from scripts.coup.toy import (
 )
 
 MIXTURE = Mixture()
-SCRIPT = Path(__file__).parents[1] / "scripts" / "figures" / "coup_toy.py"
 
 
 def rng(seed: int = 0) -> torch.Generator:
@@ -243,16 +242,11 @@ def test_bad_input_is_refused_in_one_line() -> None:
 
 
 def test_the_script_writes_table_and_figure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    spec = importlib.util.spec_from_file_location("coup_toy", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
-    script.main(["--runs", "40", "--out", str(tmp_path)])
+    toy_figure.main(["--runs", "40", "--out", str(tmp_path)])
     rows = list(csv.DictReader((tmp_path / "coup_toy.csv").open()))
     assert {row["part"] for row in rows} == {"flip", "recovery", "distance"}
     assert all(float(row["ever_low"]) <= float(row["ever"]) <= float(row["ever_high"]) for row in rows if row["ever"])
     assert (tmp_path / "coup_toy.png").stat().st_size > 10_000
     assert "| additive, every step | 0 |" in capsys.readouterr().out
     with pytest.raises(SystemExit):
-        script.main(["--t-star", "2", "--out", str(tmp_path)])
+        toy_figure.main(["--t-star", "2", "--out", str(tmp_path)])

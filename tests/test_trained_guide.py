@@ -5,21 +5,15 @@ import torch
 
 from lgap_bench.build import build
 from lgap_bench.cell.check import check
-from lgap_bench.cell.compose import composed
-from lgap_bench.cell.config import resolve
+from lgap_bench.cell.compose import resolved
 from lgap_bench.runtime.device import CPU
 
 FEW = ["classifier=digits/scratch", "train=digits/adp", "train.n=40", "train.epochs=1", "attack=pgd"]
 
 
-def cell(*overrides):
-    cfg = composed([*FEW, *overrides])
-    return resolve(cfg, cfg.hydra.runtime.choices)
-
-
 @pytest.mark.parametrize("purifier", ["coup", "likelihood_max_guided"])
 def test_the_guide_has_the_trained_weights(purifier, tmp_path):
-    made = cell(f"purifier={purifier}", f"outputs={tmp_path}")
+    made = resolved([*FEW, f"purifier={purifier}", f"outputs={tmp_path}"])
     check(made)
     defense = build(made, CPU).defense
     guide, classifier = defense.purifier.guidance.classifier.state_dict(), defense.classifier.state_dict()
@@ -33,4 +27,4 @@ ANOTHER = "{_target_: lgap_bench.classifier.wide_resnet.WideResNet, depth: 16, w
 @pytest.mark.parametrize("overrides", [["finetune=lgap"], [f"purifier.guidance.classifier={ANOTHER}"]], ids=str)
 def test_a_guide_that_cannot_have_them_is_refused(overrides):
     with pytest.raises(ValueError, match=r"^purifier.guidance.classifier has no weights.*finetune=.*$"):
-        check(cell("purifier=coup", *overrides))
+        check(resolved([*FEW, "purifier=coup", *overrides]))

@@ -22,10 +22,10 @@ from lgap_bench.attack.surrogate import Surrogate
 from lgap_bench.attack.threat import Threat
 from lgap_bench.attack.view import Full
 from lgap_bench.cell.check import check, require_files
-from lgap_bench.cell.compose import composed
-from lgap_bench.cell.config import resolve
+from lgap_bench.cell.compose import composed, resolved
 from lgap_bench.cell.identity import identity
 from lgap_bench.defense import Defense
+from lgap_bench.measure import run_cell
 from lgap_bench.noise import streams
 from lgap_bench.prior import schedule
 from lgap_bench.prior.pixel import PixelPrior
@@ -34,7 +34,6 @@ from lgap_bench.purifier.diffpure import DiffPure
 from lgap_bench.purifier.guidance import ClassifierConfidence, Distance, Guidance
 from lgap_bench.purifier.sampler import DDIM, ProbabilityFlow, ReverseSDE
 from lgap_bench.report.screen import one_screen
-from lgap_bench.run import run_cell
 from lgap_bench.task import loss as losses
 
 BETAS = torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)
@@ -129,10 +128,10 @@ def test_the_adjoint_purifies_as_the_purifier_does(batch, guided, last_noise, ne
     view = Adjoint(Defense(made, model))
     noise = streams(0, range(batch))["attack"].draws()
     x = images(batch, dtype=torch.float64)
-    assert (view.stand_in.purify(x, noise) - made(x, noise)).abs().max() <= 1e-10
+    assert (view.differentiated.purify(x, noise) - made(x, noise)).abs().max() <= 1e-10
     network.float(), model.float()
     try:
-        assert (view.stand_in.purify(x.float(), noise) - made(x.float(), noise)).abs().max() <= 1e-5
+        assert (view.differentiated.purify(x.float(), noise) - made(x.float(), noise)).abs().max() <= 1e-5
     finally:
         network.double()
 
@@ -189,7 +188,7 @@ def test_a_detached_view_shares_the_defense_and_misses_its_guidance(images, smoo
     guidance = ClassifierConfidence(model, weight=3.0)
     defense = Defense(purifier(known(0.5), guidance=guidance), model)
     view, noise = Detached(defense), streams(0, range(3))["attack"].draws()
-    assert torch.equal(view.stand_in.purify(x, noise), defense.purify(x, noise))
+    assert torch.equal(view.differentiated.purify(x, noise), defense.purify(x, noise))
     assert defense.purifier.guidance is guidance
     assert not guidance.detach_guidance
     exact, found = gradient(Full(defense), x), gradient(view, x)
@@ -212,11 +211,6 @@ def test_views_refuse_a_purifier_without_what_they_need(smooth):
         assert "\n" not in str(caught.value)
 
 
-def cell(*overrides: str) -> dict[str, Any]:
-    cfg = composed(overrides)
-    return resolve(cfg, cfg.hydra.runtime.choices)
-
-
 @pytest.mark.parametrize(
     "overrides, words",
     [
@@ -234,7 +228,7 @@ def cell(*overrides: str) -> dict[str, Any]:
 )
 def test_what_makes_no_sense_is_refused_before_loading(overrides, words):
     with pytest.raises(ValueError, match=words) as caught:
-        check(cell(*overrides))
+        check(resolved(overrides))
     assert "\n" not in str(caught.value)
 
 
@@ -245,15 +239,15 @@ def test_a_missing_torchsde_is_named_with_its_extra(monkeypatch, smooth):
         Adjoint(Defense(purifier(known()), smooth()))
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ValueError, match=words):
-        require_files(cell("attack=adjoint", "purifier=coup"))
+        require_files(resolved(["attack=adjoint", "purifier=coup"]))
 
 
 def test_views_share_the_defenses_part_of_the_identity():
-    full, hidden = (cell("purifier=coup", f"attack={name}") for name in ("full", "full_detached"))
+    full, hidden = (resolved(["purifier=coup", f"attack={name}"]) for name in ("full", "full_detached"))
     a, b = identity(full, "cpu"), identity(hidden, "cpu")
     assert a["purifier"] == b["purifier"]
     assert a["view"] != b["view"]
-    assert "shown" not in identity(cell("purifier=coup", "attack=adjoint"), "cpu")["view"]
+    assert "shown" not in identity(resolved(["purifier=coup", "attack=adjoint"]), "cpu")["view"]
 
 
 def test_the_probe_lands_in_the_record_and_on_screen_and_survives_a_kill(tmp_path, monkeypatch):

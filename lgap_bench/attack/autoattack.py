@@ -1,13 +1,18 @@
 """AutoAttack (Croce and Hein 2020) and its Auto-PGD alone, through the authors' code.
 
-Deterministic view: the library runs exactly as published, filters and all, and its images are returned. Its random
-numbers are the chunk's (it hides which samples it passes on), seeded by the cell's seed. Randomized view: the members
-attack means over draws (lgap_bench/attack/expectation.py), and the worst image per sample is chosen on `select` draws;
-noise and random starts are the sample's, only Square's squares are the chunk's. The library spares a sample all further
-runs once one draw is wrong; here it leaves when `confirm_draws` fresh draws are all wrong.
-Either way the library's own count is written to `problem.published["as_published"]`, (B,), true where it says robust; for a
-sample that has left it is what the count said then, on a closing draw that depends on when the chunk's others left.
-Under a randomized view `found_by_<member>`, (B,), says whose image was the worst; the library's own run does not tell.
+On a deterministic view the library runs exactly as published, filters and all, and its images are returned. It hides which
+samples it passes on, so its random numbers are the chunk's, seeded by the cell's seed.
+
+On a randomized view the library's loop would keep lucky samples (see lgap_bench/attack/expectation.py). There
+- every member attacks the mean over EOT draws, on every sample that is left;
+- the worst image of each sample is chosen on `select` draws;
+- a sample is spared further runs only when `confirm_draws` fresh draws are all wrong, not after one;
+- noise and random starts belong to the sample, and only Square's squares to the chunk.
+
+Written to `problem.published`, each (B,):
+- `as_published`: whether the library's own count calls the sample robust. Under a randomized view that count goes by single
+  draws. For a sample that was spared later runs it is the count at that moment.
+- `found_by_<member>`: whose image was the worst; only under a randomized view, since the library does not tell.
 """
 
 from __future__ import annotations
@@ -15,7 +20,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -28,6 +33,7 @@ from lgap_bench.defense import passes
 from lgap_bench.noise import Noise
 from lgap_bench.purifier.memory import recomputed
 from lgap_bench.runtime import libraries
+from lgap_bench.runtime.choices import require_choices
 
 MEMBERS = {"standard": ("apgd-ce", "apgd-t", "fab-t", "square"), "rand": ("apgd-ce", "apgd-dlr")}
 CLASSES = {"apgd-dlr": 3, "apgd-t": 4}  # the DLR losses divide by the third and fourth largest logit
@@ -47,17 +53,18 @@ class APGD:
         confirm_draws: as AutoAttack's; it saves something where there are several targets.
     """
 
-    loss: str = "cross_entropy"
+    loss: Literal["cross_entropy", "dlr", "targeted_dlr"] = "cross_entropy"
     n_iter: int = STEPS
     draws: int = 20
     select_draws: int = 10
     confirm_draws: int = 0
 
+    def __post_init__(self) -> None:
+        require_choices(self, "attack")
+
     def __call__(self, problem: Problem) -> Tensor:
         """Attacked images (B, C, H, W), inside the threat's ball. Raises FloatingPointError on a bad gradient."""
         names = {"cross_entropy": "apgd-ce", "dlr": "apgd-dlr", "targeted_dlr": "apgd-t"}
-        if self.loss not in names:
-            raise ValueError(f"attack.loss={self.loss} is not known: use {', '.join(names)}")
         return _attack(problem, [names[self.loss]], f"attack.loss={self.loss}", self)
 
 
@@ -75,22 +82,23 @@ class AutoAttack:
             meets every run. Deterministic views go by the library.
     """
 
-    version: str = "standard"
+    version: Literal["standard", "rand"] = "standard"
     draws: int = 20
     n_iter: int = STEPS
     n_queries: int = 5000
     select_draws: int = 10
     confirm_draws: int = 32
 
+    def __post_init__(self) -> None:
+        require_choices(self, "attack")
+
     def __call__(self, problem: Problem) -> Tensor:
         """Attacked images (B, C, H, W), inside the threat's ball. Raises FloatingPointError on a bad gradient."""
-        if self.version not in MEMBERS:
-            raise ValueError(f"attack.version={self.version} is not known: use standard or rand")
         return _attack(problem, MEMBERS[self.version], f"attack.version={self.version}", self)
 
 
 def _attack(problem: Problem, members: Sequence[str], key: str, settings: APGD | AutoAttack) -> Tensor:
-    """Refuse too few classes, then attack inside a fence around the global generators."""
+    """Refuse too few classes, then attack; what the library does to global generators is undone."""
     noise = problem.stream("select").take([0]).draws(1, 0, -1)
     classes = problem.view.query(problem.x[:1], noise).shape[-1]
     needed = max(CLASSES.get(member, 1) for member in members)
@@ -98,39 +106,39 @@ def _attack(problem: Problem, members: Sequence[str], key: str, settings: APGD |
         raise ValueError(
             f"{key} needs a classifier of at least {needed} classes, and this one has {classes}: use attack=apgd_ce"
         )
-    # The library's inner loops keep a growing graph unless told not to; gradients are taken where they are needed.
+    # The library's inner loops would keep a growing graph; gradients are switched on where one is taken.
     with libraries.fenced(), torch.no_grad():
-        library = _library(problem, members, classes, settings)
+        library = build_library(problem, members, classes, settings)
         randomized = problem.view.randomized
-        x_adv = _every_sample(problem, library, settings) if randomized else _as_published(problem, library)
+        x_adv = attack_every_sample(problem, library, settings) if randomized else _as_published(problem, library)
         return x_adv.to(problem.x.dtype)
 
 
-def _library(problem: Problem, members: Sequence[str], classes: int, settings: APGD | AutoAttack) -> Any:
+def build_library(problem: Problem, members: Sequence[str], classes: int, settings: APGD | AutoAttack) -> Any:
     """The library's AutoAttack with the settings of its versions `standard` and `rand`, one draw per pass."""
     kind = libraries.autoattack().AutoAttack
     original = "attacks_to_run" in inspect.signature(kind).parameters  # the API of fra31/auto-attack
     chosen = {"attacks_to_run": list(members), "verbose": False} if original else {"attacks": list(members)}
     norm, eps = NORMS[problem.threat.norm], problem.threat.eps
     library = kind(
-        _Logits(problem), norm=norm, eps=eps, seed=problem.seed, version="custom", device=problem.x.device, **chosen
+        ViewLogits(problem), norm=norm, eps=eps, seed=problem.seed, version="custom", device=problem.x.device, **chosen
     )
     steps, targets = settings.n_iter, min(9, classes - 1)  # the library fails where there are fewer targets than 9
-    library.apgd, library.apgd_targeted = _apgd(library.apgd, steps), _apgd(library.apgd_targeted, steps)
+    library.apgd, library.apgd_targeted = rebuilt_apgd(library.apgd, steps), rebuilt_apgd(library.apgd_targeted, steps)
     library.fab.n_restarts, library.fab.n_iter = 1, steps
     library.apgd_targeted.n_target_classes = library.fab.n_target_classes = targets
     library.square.n_queries = getattr(settings, "n_queries", library.square.n_queries)
     return library
 
 
-def _apgd(like: Any, n_iter: int, model: Expectation | None = None) -> Any:
+def rebuilt_apgd(like: Any, n_iter: int, model: Expectation | None = None) -> Any:
     """The library's APGD built anew, since its schedule follows from n_iter when it is built; on `model`, if given."""
     given = {key: getattr(like, key) for key in ("norm", "eps", "seed", "device", "logger")}
     return type(like)(model or like.model, n_iter=n_iter, n_restarts=1, is_tf_model=model is not None, **given)
 
 
 def _as_published(problem: Problem, library: Any) -> Tensor:
-    """The library's own run on a deterministic view, and its own labels."""
+    """The library's own run on a deterministic view, with its own count."""
     evaluate, x = library.run_standard_evaluation, problem.x.float().contiguous()
     given = {"bs": len(x), "return_labels": True} if "bs" in inspect.signature(evaluate).parameters else {}
     x_adv, predicted = evaluate(x, problem.y, **(given or {"batch_size": len(x)}))
@@ -138,34 +146,37 @@ def _as_published(problem: Problem, library: Any) -> Tensor:
     return x_adv
 
 
-def _every_sample(problem: Problem, library: Any, settings: APGD | AutoAttack) -> Tensor:
-    """Member after member; the worst image on `select` draws, and the library's single-draw count beside it.
+def attack_every_sample(problem: Problem, library: Any, settings: APGD | AutoAttack) -> Tensor:
+    """Run member after member and return the worst image of each sample, chosen on `select` draws.
 
-    Unlike the published loop, no sample leaves after an unlucky draw, neither a clean one nor an attacked one.
+    The library's single-draw count is kept up beside it. Unlike in the published loop, no single wrong draw ends a sample,
+    neither on its clean image nor on an attacked one.
     """
-    torch.manual_seed(problem.seed)  # Square's squares; as the library does, but inside the fence
+    torch.manual_seed(problem.seed)  # for Square's squares, as the library does; `fenced` restores the generator
     worst = WorstCase(problem, problem.stream("select").draws(settings.select_draws))
-    robust = Expectation(problem, 1, member=len(library.attacks_to_run)).once(problem.x)
+    robust = Expectation(problem, 1, member=len(library.attacks_to_run)).correct_once(problem.x)
     finder = torch.full_like(problem.y, -1)
-    gone: set[int] = set()
+    confirmed: set[int] = set()
     for number, name in enumerate(library.attacks_to_run):
         at = Expectation(problem, settings.draws, number)
-        at.leave(gone)
+        at.drop(confirmed)
         begun = list(at.rows)
-        returned, left = problem.x.float().clone(), torch.zeros_like(robust)
-        left[begun] = at.once(at.x)
+        # What the library would do: attack only what one draw gets right, and hand back the first image that one
+        # draw gets wrong.
+        returned, resisting = problem.x.float().clone(), torch.zeros_like(robust)
+        resisting[begun] = at.correct_once(at.x)
         for place, run in enumerate(_runs(name, library, at, settings.n_iter)):
             for candidate in run.candidates:
                 finder[worst.offer(candidate.to(problem.x.dtype), at.rows)] = number
             for row, image, fooled in zip(at.rows, run.returned, run.fooled.tolist(), strict=True):
-                if fooled and left[row]:
-                    returned[row], left[row] = image, False
-            gone.update(_broken(problem, worst, at.rows, settings, number, place))
-            at.leave(gone)
+                if fooled and resisting[row]:
+                    returned[row], resisting[row] = image, False
+            confirmed.update(_confirmed(problem, worst, at.rows, settings, number, place))
+            at.drop(confirmed)
             if not at.rows:
                 break
-        robust[begun] &= Expectation(problem.take(begun), 1, number, at.calls).once(returned[begun])
-        if len(gone) == len(robust):
+        robust[begun] &= Expectation(problem.take(begun), 1, number, at.calls).correct_once(returned[begun])
+        if len(confirmed) == len(robust):
             break
     problem.published["as_published"] = robust
     for number, name in enumerate(library.attacks_to_run):
@@ -173,14 +184,14 @@ def _every_sample(problem: Problem, library: Any, settings: APGD | AutoAttack) -
     return worst.x
 
 
-def _broken(
+def _confirmed(
     problem: Problem, worst: WorstCase, rows: Sequence[int], settings: APGD | AutoAttack, member: int, run: int
 ) -> list[int]:
-    """The samples whose worst image so far is wrong on fresh draws too."""
+    """The samples among `rows` whose worst image so far is wrong on fresh draws too."""
     wrong = worst.always_wrong.tolist()
-    return confirmed_wrong(
-        problem, worst.x, [row for row in rows if wrong[row]], settings.confirm_draws, member, 1 + run
-    )
+    candidates = [row for row in rows if wrong[row]]
+    # Steps count from 1 here: step 0 is the draws on which the images are compared.
+    return confirmed_wrong(problem, worst.x, candidates, settings.confirm_draws, member, 1 + run)
 
 
 def _runs(name: str, library: Any, at: Expectation, n_iter: int) -> Iterator[Run]:
@@ -190,15 +201,15 @@ def _runs(name: str, library: Any, at: Expectation, n_iter: int) -> Iterator[Run
     if name == "square":
         return expectation.square(library.square, at)
     if name == "apgd-t":
-        targeted = _apgd(library.apgd_targeted, n_iter, at)
+        targeted = rebuilt_apgd(library.apgd_targeted, n_iter, at)
         targeted.n_target_classes = library.apgd_targeted.n_target_classes
         return expectation.apgd_targeted(targeted, at)
-    attack = _apgd(library.apgd, n_iter, at)
+    attack = rebuilt_apgd(library.apgd, n_iter, at)
     attack.loss = name.removeprefix("apgd-")
     return expectation.apgd(attack, at)
 
 
-class _Logits:
+class ViewLogits:
     """A deterministic view as the function of images that the library wants."""
 
     def __init__(self, problem: Problem) -> None:

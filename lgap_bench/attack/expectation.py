@@ -1,8 +1,9 @@
-"""AutoAttack's members on a randomized view: its own code, fed with means over draws, without single-draw filters.
+"""AutoAttack's members on a randomized view: the library's inner loops, fed with means over EOT draws.
 
-The library decides by single draws whom to attack, when a sample is broken and which iterate to return; on a randomized
-defense each of these keeps lucky samples unmoved. Here the library's inner loops are called directly on all samples that have
-not left, so every row is a known sample, and every number they see is a mean over the EOT draws (Athalye et al. 2018).
+The library decides by single draws which samples to attack, when a sample counts as broken, and which iterate to return. On a
+randomized defense each of these decisions lets samples count as robust that one unlucky draw ended. So its inner loops are
+called directly here, on every sample that is left: each row is a known sample, and each number that a loop sees is a mean over
+the draws (Athalye et al. 2018).
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from lgap_bench.attack.problem import Loss, Problem, estimate
 from lgap_bench.noise import Noise
 from lgap_bench.task import loss as losses
 
-CALLS = 2**20  # calls that a target of FAB may make: the next one's noise does not hang on how many it made
+# Calls reserved for each target of FAB, which makes as many as it needs: the next target's noise must not depend on that.
+CALLS = 2**20
 
 
 @dataclass
@@ -28,8 +30,11 @@ class Expectation:
     Noise is keyed by sample id, with the member's number as the restart and the count of calls as the step.
 
     Attributes:
-        problem: the samples that are attacked now.
-        rows: which of those that it began with they are.
+        problem: the samples that are still attacked.
+        draws: EOT draws behind every number that the library sees.
+        member: the member's number in its ensemble.
+        calls: how often noise was asked for.
+        rows: their places in the problem that it began with.
     """
 
     problem: Problem
@@ -41,9 +46,9 @@ class Expectation:
     def __post_init__(self) -> None:
         self.rows = list(range(len(self.problem.x)))
 
-    def leave(self, gone: Collection[int]) -> None:
-        """Go on without these rows; the others meet the noise that they would have met."""
-        stay = [place for place, row in enumerate(self.rows) if row not in gone]
+    def drop(self, rows: Collection[int]) -> None:
+        """Go on without these samples. Noise is keyed by sample, so that of the others stays the same."""
+        stay = [place for place, row in enumerate(self.rows) if row not in rows]
         self.rows = [self.rows[place] for place in stay]
         self.problem = self.problem.take(stay)
 
@@ -57,8 +62,8 @@ class Expectation:
         self.calls += 1
         return self.problem.stream("attack").draws(draws, self.member, self.calls)
 
-    def once(self, x: Tensor) -> Tensor:
-        """Whether each image is classified right on one draw, (B,): the library's notion of success."""
+    def correct_once(self, x: Tensor) -> Tensor:
+        """Whether each image is classified right on a single draw, (B,): what the library itself goes by."""
         return self._query(x, 1)[0].argmax(-1) == self.problem.y
 
     def start(self) -> Tensor:
@@ -68,7 +73,7 @@ class Expectation:
         length = threat.length(direction).clamp_min(1e-12).view(-1, *([1] * (x.dim() - 1)))
         return x + threat.eps * direction / length
 
-    def ranked(self, x: Tensor) -> Tensor:
+    def logits_label_first(self, x: Tensor) -> Tensor:
         """Mean logits (B, classes) with the label's on top, so that the library's k-th class is never the label."""
         return self._query(x, self.draws).mean(0).scatter(1, self.problem.y[:, None], torch.inf)
 
@@ -86,13 +91,13 @@ class Expectation:
         return self._estimate(x, _paired(losses.targeted_dlr), torch.stack([y, target], 1))
 
     # What FAB calls.
-    def label(self, x: Tensor) -> Tensor:
+    def most_frequent_label(self, x: Tensor) -> Tensor:
         """Most frequent prediction, (B,); clean images pass as right, so that FAB's filter keeps every sample."""
         if torch.equal(x, self.x):
             return self.problem.y
         return self._query(x, self.draws).argmax(-1).mode(0).values
 
-    def difference(self, x: Tensor, y: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    def logit_difference(self, x: Tensor, y: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """Target's logit minus the label's (B, 1), and its gradient (B, 1, C, H, W)."""
         _, value, gradient = self._estimate(x, _paired(_logit_difference), torch.stack([y, target], 1))
         return value[:, None], gradient[:, None]
@@ -143,7 +148,7 @@ def apgd(attack: Any, at: Expectation) -> Iterator[Run]:
 
 def apgd_targeted(attack: Any, at: Expectation) -> Iterator[Run]:
     """Targeted Auto-PGD against the most likely wrong classes in turn."""
-    order = at.ranked(at.x).argsort(1, descending=True)
+    order = at.logits_label_first(at.x).argsort(1, descending=True)
     begun = {row: i for i, row in enumerate(at.rows)}
     for place in range(1, 1 + min(attack.n_target_classes, order.shape[1] - 1)):
         attack.y_target = order[[begun[row] for row in at.rows], place]  # some may have left in between
@@ -151,7 +156,7 @@ def apgd_targeted(attack: Any, at: Expectation) -> Iterator[Run]:
 
 
 def _single(attack: Any, at: Expectation) -> Run:
-    """The iterate of the best mean loss, and the last one that a single draw got wrong (a late one, where it is broken)."""
+    """One run of Auto-PGD: the iterate of the highest mean loss, and the last one that was wrong on a single draw."""
     attack.init_hyperparam(at.x)
     best, right, _, last_wrong = attack.attack_single_run(at.x, at.problem.y, x_init=at.start())
     return Run((best, last_wrong), last_wrong, ~right.bool())
@@ -162,15 +167,15 @@ def fab_targeted(attack: Any, at: Expectation) -> Iterator[Run]:
 
     The library drops images outside the ball. The boundary is where half of the draws are wrong.
     """
-    attack._get_predicted_label, attack._predict_fn = at.label, at.ranked
-    attack.get_diff_logits_grads_batch_targeted = at.difference
-    threat, others = at.problem.threat, at.ranked(at.x).shape[1] - 1
+    attack._get_predicted_label, attack._predict_fn = at.most_frequent_label, at.logits_label_first
+    attack.get_diff_logits_grads_batch_targeted = at.logit_difference
+    threat, others = at.problem.threat, at.logits_label_first(at.x).shape[1] - 1
     for target in range(2, 2 + min(attack.n_target_classes, others)):
         attack.target_class, x = target, at.x
         at.calls = target * CALLS
         found = attack.attack_single_run(x, at.problem.y, is_targeted=True)
         inside = threat.length(found - x) <= threat.eps
-        yield Run((threat.project(found, x),), found, ~at.once(found) & inside)
+        yield Run((threat.project(found, x),), found, ~at.correct_once(found) & inside)
 
 
 def square(attack: Any, at: Expectation) -> Iterator[Run]:
@@ -178,7 +183,7 @@ def square(attack: Any, at: Expectation) -> Iterator[Run]:
     attack.margin_and_loss = at.margin_and_loss
     attack.init_hyperparam(at.x)
     _, found = attack.attack_single_run(at.x, at.problem.y)
-    yield Run((found,), found, ~at.once(found))
+    yield Run((found,), found, ~at.correct_once(found))
 
 
 def _paired(loss: Any) -> Loss:

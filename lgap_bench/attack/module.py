@@ -64,8 +64,8 @@ class ViewModule(nn.Module):
         if recompute:
             return recomputed(self._piece, x, first, last, noise, observed, False)
         rows = torch.arange(first, last, device=x.device) % len(x)
-        seen = None if observed is None else [observed[i] for i in rows.tolist()]
-        return self.problem.view.logits(x[rows], noise.rows(first, last), seen)
+        captions = None if observed is None else [observed[i] for i in rows.tolist()]
+        return self.problem.view.logits(x[rows], noise.rows(first, last), captions)
 
     def _check(self, values: Tensor, what: str) -> None:
         finite = torch.isfinite(values).flatten(1).all(1)

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from lgap_bench.attack.problem import Estimate, Problem, aim_captions, estimate
-from lgap_bench.attack.select import WorstCase, confirmed_wrong, wrongness
+from lgap_bench.attack.problem import CaptionTarget, Estimate, Problem, aim_captions, estimate
+from lgap_bench.attack.select import WorstCase, confirmed_wrong
 from lgap_bench.cell.values import fraction
 from lgap_bench.noise import derive
+from lgap_bench.runtime.choices import require_choices
 from lgap_bench.task import loss as losses
 
-RECHECK_AFTER = 5  # steps before a sample that failed the fresh-draws check is checked again
+# Steps before an image that was right on a fresh draw is checked again: it has hardly moved, and a check costs up to
+# `confirm_draws` passes.
+RECHECK_AFTER = 5
 
 
 @dataclass(frozen=True)
@@ -44,35 +48,22 @@ class PGD:
 
     steps: int
     step_size: str | float
-    start: str = "random"
+    start: Literal["zero", "random", "both"] = "random"
     restarts: int = 1
     draws: int = 1
-    noise: str = "fresh"
-    loss: str = "cross_entropy"
-    target: str | None = None
+    noise: Literal["fresh", "fixed"] = "fresh"
+    loss: Literal["cross_entropy", "margin", "dlr"] = "cross_entropy"
+    target: Literal["random", "runner_up"] | None = None
     class_weight: float = 1.0
     caption_weight: float = 0.0
-    caption_target: str | None = None
-    keep: str = "best"
-    eot: str = "mean"
+    caption_target: CaptionTarget | None = None
+    keep: Literal["best", "last"] = "best"
+    eot: Literal["mean", "sign_vote"] = "mean"
     select_draws: int = 8
     confirm_draws: int = 32
 
     def __post_init__(self) -> None:
-        known = {
-            "start": ("zero", "random", "both"),
-            "noise": ("fresh", "fixed"),
-            "loss": ("cross_entropy", "margin", "dlr"),
-            "keep": ("best", "last"),
-            "eot": ("mean", "sign_vote"),
-            "caption_target": (None, "nearest", "unrelated"),
-        }
-        for key, choices in known.items():
-            if getattr(self, key) not in choices:
-                raise ValueError(
-                    f"attack.{key}={getattr(self, key)} is not known: use one of {', '.join(map(str, choices))}"
-                )
-
+        require_choices(self, "attack")
         if self.target is not None and self.loss != "cross_entropy":
             raise ValueError(
                 f"attack.target={self.target} with attack.loss={self.loss}: a targeted attack lowers the cross-entropy of its target, use attack.loss=cross_entropy"
@@ -83,20 +74,25 @@ class PGD:
     def __call__(self, problem: Problem) -> Tensor:
         """Attacked images (B, C, H, W), inside the threat's ball."""
         problem = aim_captions(problem, self.caption_target)
-        chosen = _Worst.of(problem, self.select_draws)
-        targets = self._targets(problem)
+        targets = self.target_classes(problem)
+        if self.restarts == 1:
+            # With nothing to compare, the queries that a comparison costs are saved.
+            return self._run(problem, targets, 0)[0]
+        # Step -2 is nobody else's: no attack and no iterate was chosen on these draws, and all restarts meet them.
+        worst = WorstCase(problem, problem.stream("select").draws(self.select_draws, 0, -2))
+        left = list(range(len(problem.x)))
         for restart in range(self.restarts):
-            left = [i for i in range(len(problem.x)) if not chosen.broken[i]]
+            aims = None if targets is None else targets[left]
+            found, confirmed = self._run(problem.take(left), aims, restart)
+            worst.offer(found, left)
+            left = [row for row, wrong in zip(left, confirmed.tolist(), strict=True) if not wrong]
             if not left:
                 break
-            aims = None if targets is None else targets[left]
-            found, broken = self._run(problem.take(left), aims, restart)
-            chosen.offer(left, found, broken, compare=self.restarts > 1)
-        return chosen.x
+        return worst.x
 
     def _run(self, problem: Problem, targets: Tensor | None, restart: int) -> tuple[Tensor, Tensor]:
-        """One run: the chosen iterate of each sample, and which of them are broken for certain."""
-        x = self._start(problem, restart)
+        """One restart: the chosen iterate of each sample (B, C, H, W), and which of them are confirmed wrong (B,)."""
+        x = self.start_images(problem, restart)
         run = _Iterates(x)
         step_size = fraction(self.step_size, "attack.step_size", problem.threat.eps)
         active = list(range(len(x)))
@@ -106,21 +102,23 @@ class PGD:
                 break
             part = problem.take(active)
             aims = None if targets is None else targets[active]
-            at = self._estimate(part, run.x[active], aims, restart, step)
-            run.note(active, at)
-            places = list(range(len(active)))
+            estimated = self._estimate(part, run.x[active], aims, restart, step)
+            run.note(active, estimated)
+            gradient = estimated.gradient
             if self.keep == "best":
-                gone = self._broken(problem, run, active, at, restart, step)
-                places = [place for place, a in enumerate(active) if a not in gone]
-                active = [active[place] for place in places]
+                done = self._confirm(problem, run, active, estimated, restart, step)
+                places = [place for place, row in enumerate(active) if row not in done]
+                active, gradient = [active[place] for place in places], gradient[places]
                 if not active:
                     break
             if step < self.steps:
-                moved = run.x[active] + problem.threat.ascend(at.gradient[places], step_size)
+                moved = run.x[active] + problem.threat.ascend(gradient, step_size)
                 run.x[active] = problem.threat.project(moved, problem.x[active])
-        return self._settle(problem, run, restart), run.broken
+        return self._choose(problem, run, restart), run.confirmed
 
     def _estimate(self, part: Problem, x: Tensor, aims: Tensor | None, restart: int, step: int) -> Estimate:
+        """Loss and gradient of the iterates x; `aims` are the target classes, None where untargeted."""
+
         def raised(logits: Tensor, labels: Tensor) -> Tensor:
             plain = losses.targeted_cross_entropy if aims is not None else getattr(losses, self.loss)
             return self.class_weight * plain(logits, labels)
@@ -129,100 +127,73 @@ class PGD:
         noise = part.stream("attack").draws(draws, restart, 0 if self.noise == "fixed" else step)
         return estimate(part, x, noise, raised, aims, self.caption_weight, vote=self.eot == "sign_vote")
 
-    def _broken(
-        self, problem: Problem, run: _Iterates, active: list[int], at: Estimate, restart: int, step: int
+    def _confirm(
+        self, problem: Problem, run: _Iterates, active: list[int], estimated: Estimate, restart: int, step: int
     ) -> set[int]:
-        """Samples that leave: at once where the view is deterministic, else when fooled on fresh draws too."""
-        wrong = [a for a, bad in zip(active, (~at.correct).all(0).tolist(), strict=True) if bad]
+        """Samples that are done: wrong once where the view is deterministic, else wrong on fresh draws too."""
+        always_wrong = (~estimated.correct).all(0).tolist()
+        wrong = [row for row, yes in zip(active, always_wrong, strict=True) if yes]
         if problem.view.randomized:
-            due = [a for a in wrong if self.confirm_draws and step - run.checked[a] >= RECHECK_AFTER]
-            for a in due:
-                run.checked[a] = step
+            # The gradient's own draws prove little: the iterate was moved to be wrong on draws like these.
+            due = [row for row in wrong if self.confirm_draws and step - run.checked[row] >= RECHECK_AFTER]
+            for row in due:
+                run.checked[row] = step
             wrong = confirmed_wrong(problem, run.x, due, self.confirm_draws, restart, 1 + step)
-        run.broken[wrong] = True
+        run.confirmed[wrong] = True
         run.best[wrong] = run.x[wrong]
         return set(wrong)
 
-    def _settle(self, problem: Problem, run: _Iterates, restart: int) -> Tensor:
-        """The worst of three iterates, two of high noisy loss and the last, on select draws that saw none of them."""
+    def _choose(self, problem: Problem, run: _Iterates, restart: int) -> Tensor:
+        """The iterate of each sample that a restart hands on: see `keep`."""
         if self.keep == "last":
             return run.x
-        open_ = [i for i in range(len(run.x)) if not run.broken[i]]
-        if problem.view.randomized and open_:
-            part = problem.take(open_)
+        unconfirmed = [row for row in range(len(run.x)) if not run.confirmed[row]]
+        if problem.view.randomized and unconfirmed:
+            # The highest of many noisy losses is often a lucky draw, so a few candidates meet fresh ones.
+            part = problem.take(unconfirmed)
             worst = WorstCase(part, part.stream("select").draws(self.select_draws, restart))
             for candidate in (run.best, run.second, run.x):
-                worst.offer(candidate[open_])
-            run.best[open_] = worst.x
+                worst.offer(candidate[unconfirmed])
+            run.best[unconfirmed] = worst.x
         return run.best
 
-    def _start(self, problem: Problem, restart: int) -> Tensor:
+    def start_images(self, problem: Problem, restart: int) -> Tensor:
+        """Where a restart begins, (B, C, H, W)."""
         zero = self.start == "zero" or (self.start == "both" and restart % 2 == 0)
         if zero:
             return problem.x.clone()
         return problem.threat.random(problem.x, problem.stream("attack").draws(1, restart, -1))
 
-    def _targets(self, problem: Problem) -> Tensor | None:
+    def target_classes(self, problem: Problem) -> Tensor | None:
+        """The class that each image is led to, (B,); None for an untargeted attack. Decided once, on clean images."""
         if self.target is None:
             return None
         noise = problem.stream("select").draws(1, 0, -1)
         logits = problem.view.query(problem.x, noise)[0]
         if self.target == "runner_up":
             return logits.scatter(1, problem.y[:, None], -torch.inf).argmax(1)
-        if self.target == "random":
-            others = logits.shape[1] - 1
-            shifts = [1 + derive(problem.seed, "target", sample) % others for sample in problem.ids]
-            return (problem.y + torch.tensor(shifts, device=problem.y.device)) % (others + 1)
-        raise ValueError(f"attack.target={self.target} is not known: use null, random or runner_up")
+        others = logits.shape[1] - 1
+        shifts = [1 + derive(problem.seed, "target", sample) % others for sample in problem.ids]
+        return (problem.y + torch.tensor(shifts, device=problem.y.device)) % (others + 1)
 
 
 class _Iterates:
-    """The current iterate of every sample, the two best so far by the attacker's own loss, and who is broken."""
+    """The current iterate of every sample, the two best so far by the attacker's own loss, and who is confirmed wrong."""
 
     def __init__(self, x: Tensor) -> None:
         self.x, self.best, self.second = x.clone(), x.clone(), x.clone()
         self.loss = torch.full((len(x),), -torch.inf, dtype=x.dtype, device=x.device)
         self.second_loss = self.loss.clone()
-        self.broken = torch.zeros(len(x), dtype=torch.bool, device=x.device)
+        self.confirmed = torch.zeros(len(x), dtype=torch.bool, device=x.device)
         self.checked = [-RECHECK_AFTER] * len(x)
 
-    def note(self, active: list[int], at: Estimate) -> None:
+    def note(self, active: list[int], estimated: Estimate) -> None:
         """Remember the iterates of the two highest losses."""
         where = torch.tensor(active, device=self.x.device)
-        first = at.loss > self.loss[where]
-        next_ = ~first & (at.loss > self.second_loss[where])
-        rows = where[next_]
-        self.second[rows], self.second_loss[rows] = self.x[rows], at.loss[next_]
-        rows = where[first]
+        first = estimated.loss > self.loss[where]
+        second = ~first & (estimated.loss > self.second_loss[where])
+        rows = where[second]
+        self.second[rows], self.second_loss[rows] = self.x[rows], estimated.loss[second]
+        rows = where[first]  # their former best is now the second
         self.second[rows], self.second_loss[rows] = self.best[rows], self.loss[rows]
-        self.best[rows], self.loss[rows] = self.x[rows], at.loss[first]
-
-
-@dataclass
-class _Worst:
-    """The worst image per sample over restarts, compared on select draws only."""
-
-    problem: Problem
-    draws: int
-    x: Tensor
-    broken: list[bool]
-    damage: Tensor
-
-    @classmethod
-    def of(cls, problem: Problem, draws: int) -> _Worst:
-        size = len(problem.x)
-        nothing = torch.full((size,), -torch.inf, dtype=problem.x.dtype, device=problem.x.device)
-        return cls(problem, draws, problem.x.clone(), [False] * size, nothing)
-
-    def offer(self, index: list[int], found: Tensor, broken: Tensor, compare: bool) -> None:
-        """Keep the found images where they do more damage than what is held; all restarts meet the same draws."""
-        part = self.problem.take(index)
-        harm = (
-            wrongness(part, found, part.stream("select").draws(self.draws, 0, -2))
-            if compare
-            else torch.zeros(len(index))
-        )
-        for place, i in enumerate(index):
-            if harm[place] > self.damage[i]:
-                self.x[i], self.damage[i] = found[place], harm[place]
-            self.broken[i] = self.broken[i] or bool(broken[place])
+        self.best[rows], self.loss[rows] = self.x[rows], estimated.loss[first]

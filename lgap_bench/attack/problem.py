@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -12,11 +12,12 @@ from torch import Tensor
 from lgap_bench.attack.threat import Threat
 from lgap_bench.attack.view import View
 from lgap_bench.dataset.base import DataSet
-from lgap_bench.defense import Defense, passes
+from lgap_bench.defense import passes
 from lgap_bench.noise import Noise, Stream, streams
 from lgap_bench.task.single_label import SINGLE_LABEL, SingleLabel
 
 Loss = Callable[[Tensor, Tensor], Tensor]  # (logits, labels) -> per-row loss that the attacker raises
+CaptionTarget = Literal["nearest", "unrelated"]  # see `aim_captions`
 
 
 @dataclass(frozen=True)
@@ -78,8 +79,8 @@ class Parts:
     """
 
     dataset: DataSet
-    defense: Defense
-    attack: Attack
+    defense: Any  # a Defense, whose purifier has attributes of its own
+    attack: Any  # an Attack, mostly a dataclass of settings
     view: View
     threat: Threat
     measures: tuple[Any, ...] = ()
@@ -120,18 +121,19 @@ def estimate(
     for first, last in passes(draws * len(x), view.max_rows):
         rows = torch.arange(first, last, device=x.device) % len(x)
         x_rows = x[rows].detach().requires_grad_(True)
-        seen = None if observed is None else [observed[i] for i in rows.tolist()]
+        captions = None if observed is None else [observed[i] for i in rows.tolist()]
         with torch.enable_grad():
-            out = view.logits(x_rows, noise.rows(first, last), seen)
+            out = view.logits(x_rows, noise.rows(first, last), captions)
             each = loss(out, aim[rows])
-            if out.requires_grad:
+            if out.requires_grad:  # views such as `query` grant no gradient
                 (part,) = torch.autograd.grad(each.sum(), x_rows)
+                # Summed piece by piece, so that all draws never lie in memory at once.
                 gradient.index_add_(0, rows, (part.sign() if vote else part) / draws)
         total.index_add_(0, rows, each.detach().to(total.dtype) / draws)
         logits.append(out.detach())
     if caption_weight:
-        worded, part = caption_term(problem, x)
-        total, gradient = total + caption_weight * worded, gradient + caption_weight * part
+        caption_loss, part = caption_term(problem, x)
+        total, gradient = total + caption_weight * caption_loss, gradient + caption_weight * part
     finite = torch.isfinite(gradient).flatten(1).all(1)
     if not bool(finite.all()):
         raise FloatingPointError(f"gradient of sample {problem.ids[int((~finite).nonzero()[0])]} is not finite")
@@ -144,14 +146,14 @@ def caption_term(problem: Problem, x: Tensor) -> tuple[Tensor, Tensor]:
     captioner, aims = _attackable(problem), problem.caption_aims
     x = x.detach().requires_grad_(True)
     with torch.enable_grad():
-        value = captioner.loss(problem.view.defense.shown(x), aims or problem.captions).to(x.dtype)
+        value = captioner.loss(problem.view.defense.as_model_input(x), aims or problem.captions).to(x.dtype)
         value = -value if aims else value
         (gradient,) = torch.autograd.grad(value.sum(), x)
     return value.detach(), gradient
 
 
 @torch.no_grad()
-def aim_captions(problem: Problem, caption_target: str | None) -> Problem:
+def aim_captions(problem: Problem, caption_target: CaptionTarget | None) -> Problem:
     """The problem with the sentences that a targeted caption attack leads to, decided once, on the clean images.
 
     Args:
@@ -167,7 +169,7 @@ def aim_captions(problem: Problem, caption_target: str | None) -> Problem:
             raise ValueError("attack.caption_target=unrelated needs a sentence: set dataset.unrelated")
         problem.published["caption_target_label"] = torch.full_like(problem.y, -1)
         return replace(problem, caption_aims=[problem.unrelated] * len(problem.x))
-    captioner, x = _attackable(problem), problem.view.defense.shown(problem.x)
+    captioner, x = _attackable(problem), problem.view.defense.as_model_input(problem.x)
     each = torch.stack([captioner.loss(x, [caption] * len(x)) for caption in problem.class_captions], dim=1)
     labels = each.scatter(1, problem.y[:, None], torch.inf).argmin(1)
     problem.published["caption_target_label"] = labels

@@ -1,4 +1,4 @@
-"""Views whose gradient is that of another defense, which stands in for the real one; and how far it lies from the exact."""
+"""Views that differentiate another purifier in place of the defense's own, and how far such a gradient is from the exact."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PROBED = 4  # images: the exact gradient may be what the attacker of this view c
 
 
 class StandIn(View):
-    """Gradients of a stand-in for the defense; `query`, and with it every choice, is the defense itself.
+    """Gradients of a stand-in for the defense. Forward passes by `query`, and so every choice, are the defense itself.
 
     Args:
         defense: what is attacked, queried and scored.
@@ -30,11 +30,11 @@ class StandIn(View):
 
     def __init__(self, defense: Defense, purifier: Purifier, max_rows: int = MAX_ROWS) -> None:
         super().__init__(defense, max_rows)
-        self.stand_in = Defense(purifier, defense.classifier)
+        self.differentiated = Defense(purifier, defense.classifier)
 
     def logits(self, x: Tensor, noise: Noise, observed: list[str] | None = None) -> Tensor:
         """Logits of the stand-in, with its exact gradient."""
-        return self.stand_in(x, noise, observed)
+        return self.differentiated(x, noise, observed)
 
 
 def agreement(view: View, problem: Problem, draws: int = 1, images: int = PROBED) -> dict[str, float]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from lgap_bench.cell.values import fraction
 from lgap_bench.noise import Noise
+from lgap_bench.runtime.choices import require_choices
 
 TOLERANCE = 1e-6  # what float32 rounding may add at the edge of the ball or of [0, 1]
 
@@ -26,12 +28,11 @@ class Threat:
         eps: budget in [0, 1] pixel units (linf) or the l2 length over all pixels; "8/255" is read as a fraction.
     """
 
-    norm: str
+    norm: Literal["linf", "l2"]
     eps: float
 
     def __post_init__(self) -> None:
-        if self.norm not in ("linf", "l2"):
-            raise ValueError(f"threat.norm={self.norm} is not known: use linf or l2")
+        require_choices(self, "threat")
         object.__setattr__(self, "eps", fraction(self.eps, "threat.eps"))
         if not self.eps > 0 or (self.norm == "linf" and self.eps > 1):
             raise ValueError(f"threat.eps={self.eps:g} is not in (0, 1]: write 8/255")
@@ -55,6 +56,7 @@ class Threat:
         """The step of this length that raises a linear function most: sign (linf) or normalised gradient (l2)."""
         if self.norm == "linf":
             return step_size * gradient.sign()
+        # Without a gradient there is no direction: the image stays, instead of becoming NaN.
         return step_size * gradient / _per_sample(gradient, self.length(gradient).clamp_min(1e-12))
 
     def random(self, x: Tensor, noise: Noise) -> Tensor:
@@ -62,6 +64,7 @@ class Threat:
         if self.norm == "linf":
             return (x + (2 * noise.uniform(x, "start") - 1) * self.eps).clamp(0, 1)
         direction = noise.normal(x, "start")
+        # A ball's volume grows as radius^d: without the root nearly all points would lie too near the centre.
         radius = noise.uniform(x.flatten(1)[:, :1], "radius").squeeze(1) ** (1 / x[0].numel())
         scale = self.eps * radius / self.length(direction).clamp_min(1e-12)
         return (x + direction * _per_sample(x, scale)).clamp(0, 1)

@@ -85,6 +85,7 @@ class Bpda(View):
                 f"attack.view=bpda needs a purifier that keeps the image size, got {tuple(purified.shape[-2:])} for "
                 f"{tuple(x.shape[-2:])}: set purifier.resize_out to null"
             )
+        # x - x.detach() is zero with the gradient of the identity.
         return self.defense.classify(purified + (x - x.detach()))
 
 

@@ -56,7 +56,7 @@ class Blip(nn.Module):
         """The captions, stripped; with the prompt if it is kept."""
         prompt = self.tokenizer([self.prompt] * len(x), return_tensors="pt").to(x.device)
         tokens = self.model.generate(
-            pixel_values=self._pixels(x),
+            pixel_values=self.pixels(x),
             input_ids=prompt.input_ids,
             attention_mask=prompt.attention_mask,
             num_beams=self.beams,
@@ -79,12 +79,12 @@ class Blip(nn.Module):
         words = self.tokenizer(captions, return_tensors="pt", padding=True).to(x.device)
         ids, mask = words.input_ids.clone(), words.attention_mask
         ids[:, 0] = self.model.config.text_config.bos_token_id  # BLIP's decoder starts with [DEC]
-        seen = self.model.vision_model(pixel_values=self._pixels(x))[0]
+        image_features = self.model.vision_model(pixel_values=self.pixels(x))[0]
         logits = self.model.text_decoder(
             input_ids=ids,
             attention_mask=mask,
-            encoder_hidden_states=seen,
-            encoder_attention_mask=torch.ones(seen.shape[:-1], dtype=torch.long, device=x.device),
+            encoder_hidden_states=image_features,
+            encoder_attention_mask=torch.ones(image_features.shape[:-1], dtype=torch.long, device=x.device),
             return_dict=True,
         ).logits
         each = F.cross_entropy(logits[:, :-1].transpose(1, 2), ids[:, 1:], reduction="none")
@@ -92,7 +92,7 @@ class Blip(nn.Module):
         counted[:, : len(self.tokenizer(self.prompt).input_ids) - 2] = False
         return (each * counted).sum(1) / counted.sum(1).clamp_min(1)
 
-    def _pixels(self, x: Tensor) -> Tensor:
+    def pixels(self, x: Tensor) -> Tensor:
         if x.shape[-2:] != self.size:
             x = F.interpolate(x, size=self.size, mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
         return ((x - self.mean) / self.std).to(self.model.dtype)

@@ -47,8 +47,8 @@ class Consensus(nn.Module):
         views = self.views(x)
         rows = torch.cat(views)
         repeated = None if noise is None else Noise(noise.keys * len(views), noise.ids * len(views), noise.seed)
-        said = [caption for captioner in self.captioners.values() for caption in captioner(rows, repeated)]
-        return [agreed(said[i :: len(x)]) for i in range(len(x))]
+        captions = [caption for captioner in self.captioners.values() for caption in captioner(rows, repeated)]
+        return [agreed(captions[i :: len(x)]) for i in range(len(x))]
 
     def loss(self, x: Tensor, captions: list[str]) -> Tensor:
         """Mean teacher-forced loss of the captions, (B,), over all views and all captioners that have a loss.
@@ -81,6 +81,7 @@ def agreed(captions: list[str]) -> str:
     # Likeness to itself is 1 for each and changes no order, so that the sum over all may stand for the mean of others.
     likeness = [sum(rouge_l(one, other) for other in captions) for one in captions]
     best = max(likeness)
+    # Sums of the same terms in another order may differ in the last digit.
     return next(c for c, value in zip(captions, likeness, strict=True) if value >= best - 1e-9)
 
 
@@ -107,7 +108,7 @@ def _rescaled(x: Tensor, share: float) -> Tensor:
     """Down (or up) and back, bilinear with antialiasing: stays in [0, 1]."""
     height, width = x.shape[-2:]
     size = (max(1, round(share * height)), max(1, round(share * width)))
-    seen = x.float() if x.dtype == torch.bfloat16 else x  # antialiasing knows no bfloat16 on a CPU
-    small = F.interpolate(seen, size=size, mode="bilinear", antialias=True, align_corners=False)
+    image = x.float() if x.dtype == torch.bfloat16 else x  # antialiasing knows no bfloat16 on a CPU
+    small = F.interpolate(image, size=size, mode="bilinear", antialias=True, align_corners=False)
     back = F.interpolate(small, size=(height, width), mode="bilinear", antialias=True, align_corners=False)
     return back.to(x.dtype)

@@ -65,6 +65,7 @@ class Wrong(Oracle):
     def forward(self, x: Tensor, noise: Noise) -> list[str]:
         """A wrong caption of each sample id, the same in every draw of a seed."""
         others = len(self.captions) - 1
+        # By the cell's seed and not by the draw's key: one sample is misled in one way throughout.
         shifts = [1 + derive(noise.seed, "wrong caption", sample) % others for sample in noise.ids]
         return [
             self.captions[(self.label[sample] + shift) % (others + 1)]

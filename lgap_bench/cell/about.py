@@ -15,6 +15,7 @@ are a closed set, and their grammar is checked when a config is composed, so tha
     shown          of a view: its name in tables
     bound          of a view or an attack: why a number from it is no more than an upper bound
     gradient_free  of an attack: whether it searches too, so that a masked gradient does not stop it
+    architecture   of a classifier: its name in tables, WRN-28-10
 """
 
 from __future__ import annotations
@@ -46,8 +47,8 @@ WORDS: dict[str, type | tuple[type, ...]] = {
     "shown": str,
     "bound": str,
     "gradient_free": bool,
+    "architecture": str,
 }
-
 
 KINDS: dict[Any, str] = {dict: "a mapping", list: "a list", str: "a word", bool: "true or false"}
 

@@ -131,7 +131,7 @@ def _check_network(cell: Cell, prior: Config) -> None:
         raise ValueError(
             f"prior.weights={prior['weights']} has {outputs} output channels for {channels}: noise alone or noise and variance, {channels} or {2 * channels}, are known: {mend}"
         )
-    schedule.variance_fits((cell.purifier.get("sampler") or {}).get("variance"), outputs == 2 * channels)
+    schedule.check_variance((cell.purifier.get("sampler") or {}).get("variance"), outputs == 2 * channels)
 
 
 def _check_sides(cell: Cell, prior: Config) -> None:

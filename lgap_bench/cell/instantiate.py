@@ -32,7 +32,7 @@ def check_signatures(cell: Cell) -> None:
     Imports the parts' modules, and with them torch.
     """
     for key, node in _parts(cell.plain(), ""):
-        _check_signature(key, node)
+        check_signature(key, node)
 
 
 def _parts(node: Any, path: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -49,8 +49,8 @@ def _target(name: str) -> Callable[..., Any]:
     return getattr(importlib.import_module(module), attribute)
 
 
-def _check_signature(key: str, node: dict[str, Any]) -> None:
-    """The code exists and takes these keys."""
+def check_signature(key: str, node: Mapping[str, Any]) -> None:
+    """Raise ValueError, naming `key`, unless the code of one part exists and takes its keys."""
     try:
         signature = inspect.signature(_target(node["_target_"]))
     except (ImportError, AttributeError) as error:

@@ -14,7 +14,7 @@ from lgap_bench.runtime import libraries
 from lgap_bench.runtime.pretrained import require_finite
 
 
-def _models(dataset: str, threat_model: str) -> Any:
+def model_table(dataset: str, threat_model: str) -> Any:
     """RobustBench's table of a data set and a threat, with the models of the papers that its last release lacks.
 
     Wang et al. 2023 trained the same architecture that the release builds for Gowal et al. 2021: a WRN-28-10 with SiLU.
@@ -25,6 +25,7 @@ def _models(dataset: str, threat_model: str) -> Any:
 
     table = model_dicts[BenchmarkDataset(dataset)][ThreatModel(threat_model)]
     if dataset == "cifar10":
+        # setdefault below: a later release that has the model itself goes first.
         wang = {"num_classes": 10, "depth": 28, "width": 10, "mean": CIFAR10_MEAN, "std": CIFAR10_STD}
         entry = {"model": lambda: DMWideResNet(activation_fn=Swish, **wang), "gdrive_id": None}
         table.setdefault("Wang2023Better_WRN-28-10", entry)
@@ -48,7 +49,7 @@ def load(name: str, dataset: str, file: str, threat_model: str = "Linf") -> nn.M
     libraries.robustbench()
     from robustbench.utils import load_model
 
-    _models(dataset, threat_model)
+    model_table(dataset, threat_model)
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):  # some checkpoints keep their training's arguments
             model = load_model(name, str(path.parents[2]), dataset, threat_model)
@@ -63,4 +64,4 @@ def load(name: str, dataset: str, file: str, threat_model: str = "Linf") -> nn.M
 def skeleton(name: str, dataset: str, threat_model: str = "Linf", **_: Any) -> nn.Module:
     """The same architecture with random weights, for dry checks."""
     libraries.robustbench()
-    return _models(dataset, threat_model)[name]["model"]()
+    return model_table(dataset, threat_model)[name]["model"]()

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from lgap_bench.task.single_label import SINGLE_LABEL, SingleLabel
+
+Split = Literal["train", "validation", "test"]
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,7 @@ class DataSet:
     """
 
     name: str
-    split: str
+    split: Split
     images: Tensor
     labels: Tensor
     ids: Tensor

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from lgap_bench.dataset.base import DataSet
+from lgap_bench.dataset.base import DataSet, Split
 from lgap_bench.dataset.subset import TEST_IMAGES, entries, sample_ids
+from lgap_bench.runtime.choices import require_choice
 
 HELD_OUT = 5_000  # training images set aside for validation: the best epoch is chosen on them
 TEST_IDS = 50_000  # ids count on from the training images, so that no test image shares a training image's noise
@@ -20,7 +21,7 @@ def cifar(
     root: str,
     classes: Sequence[str],
     caption: str = "a photo of a {label}",
-    split: str = "test",
+    split: Split = "test",
     kind: int = 10,
     synonyms: Mapping[str, Sequence[str]] | None = None,
     unrelated: str | None = None,
@@ -56,13 +57,10 @@ def cifar(
     return DataSet(f"cifar{kind}", split, images, labels, ids, tuple(classes), caption, synonyms or {}, unrelated)
 
 
-def indices(split: str) -> np.ndarray:
+def indices(split: Split) -> np.ndarray:
     """Official indices of a split."""
+    require_choice("dataset.split", split, Split)
     if split == "test":
         return np.arange(TEST_IMAGES)
     shuffled = np.random.RandomState(0).permutation(50_000)
-    if split == "validation":
-        return shuffled[:HELD_OUT]
-    if split == "train":
-        return shuffled[HELD_OUT:]
-    raise ValueError(f"dataset.split={split} is not known: choose one of train, validation, test")
+    return shuffled[:HELD_OUT] if split == "validation" else shuffled[HELD_OUT:]

@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lgap_bench.dataset.base import DataSet
+from lgap_bench.dataset.base import DataSet, Split
+from lgap_bench.runtime.choices import require_choice
 
 CLASSES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 STROKES = ("thin", "medium", "bold")
@@ -38,13 +39,12 @@ def _load() -> tuple[np.ndarray, np.ndarray]:
     return table[:, :-1].astype(np.uint8).reshape(-1, 28, 28), table[:, -1].astype(np.int64)
 
 
-def split_indices(split: str) -> np.ndarray:
+def split_indices(split: Split) -> np.ndarray:
     """The fixed split: per class the same shuffle (seed 0) is cut into 70 / 10 / 20 %, then interleaved by a shuffle.
 
     Any first n of a split is therefore a random draw over classes, the same on every machine.
     """
-    if split not in SPLITS:
-        raise ValueError(f"dataset.split={split} is not known: choose one of {', '.join(SPLITS)}")
+    require_choice("dataset.split", split, Split)
     _, labels = _load()
     generator = np.random.RandomState(0)
     parts: dict[str, list[np.ndarray]] = {name: [] for name in SPLITS}
@@ -57,7 +57,7 @@ def split_indices(split: str) -> np.ndarray:
 
 
 def digits(
-    split: str = "test",
+    split: Split = "test",
     classes: tuple[str, ...] = CLASSES,
     caption: str = "a photo of a handwritten {label}",
     synonyms: Mapping[str, Sequence[str]] | None = None,
@@ -68,8 +68,8 @@ def digits(
     images, labels = _load()
     padded = np.pad(images[indices], ((0, 0), (2, 2), (2, 2)))
     pixels = torch.from_numpy(padded).float().div(255)[:, None].expand(-1, 3, -1, -1).contiguous()
-    shown, ids = torch.from_numpy(labels[indices]), torch.from_numpy(indices)
-    return DataSet("digits", split, pixels, shown, ids, tuple(classes), caption, synonyms or {}, unrelated)
+    targets, ids = torch.from_numpy(labels[indices]), torch.from_numpy(indices)
+    return DataSet("digits", split, pixels, targets, ids, tuple(classes), caption, synonyms or {}, unrelated)
 
 
 def stroke_words(images: Tensor) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ def imagenet(
     root: str,
     file: str,
     caption: str = "a photo of a {label}",
-    split: str = "test",
+    split: Literal["test"] = "test",
     subset: int = 2048,
     data_seed: int = 0,
     resize: int = 256,

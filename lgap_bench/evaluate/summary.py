@@ -1,4 +1,4 @@
-"""Chunks -> a cell's numbers, in percent, over the samples whose attack did not fail."""
+"""Chunks -> a cell's numbers, in percent, over the samples whose attack did not fail; and the record made whole by them."""
 
 from __future__ import annotations
 
@@ -8,11 +8,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lgap_bench.attack.problem import Parts
+from lgap_bench.cell.config import Cell
+from lgap_bench.evaluate.facts import cell_facts, run_facts
+from lgap_bench.evaluate.verdict import Facts, verdict
 from lgap_bench.metric.accuracy import accuracy
-from lgap_bench.record import Chunk
+from lgap_bench.record import Chunk, Record
+from lgap_bench.runtime.device import Device
 from lgap_bench.task.single_label import SingleLabel
 
 TITLES = {"clean": "natural", "attacked": "robust"}
+
+
+def finish(record: Record, chunks: list[Chunk], parts: Parts, cell: Cell, device: Device, began: float) -> None:
+    """Save a cell whose chunks are all there: samples, numbers, facts. `began` is the call's `time.monotonic()`."""
+    facts = cell_facts(cell, record.folder.name, device, parts.dataset.classes)
+    summary = {**facts, **summarise(chunks, parts.dataset.task, parts.measures)}
+    summary |= verdict(Facts(cell, parts.defense.randomized, chunks, summary))
+    record.finish(chunks, summary, run_facts(chunks, began, device))
 
 
 def summarise(chunks: Sequence[Chunk], task: SingleLabel, measures: Sequence[Any] = ()) -> dict[str, Any]:

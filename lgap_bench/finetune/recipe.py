@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from lgap_bench.runtime.choices import require_choices
+
+Augment = Literal["none", "shift", "crop_flip"]
 
 
 @dataclass(frozen=True)
@@ -27,23 +32,26 @@ class Recipe:
         purified: folder of purified images made before by the same config, null for one below the outputs folder.
     """
 
-    images: str
+    images: Literal["purified", "clean"]
     epochs: int
     batch_size: int
     lr: float
-    optimizer: str = "adam"
+    optimizer: Literal["adam", "sgd"] = "adam"
     momentum: float = 0.9
     weight_decay: float = 0.0
     label_smoothing: float = 0.0
-    schedule: str = "constant"
+    schedule: Literal["constant", "cosine"] = "constant"
     milestones: tuple[int, ...] = ()
     factor: float = 0.2
-    augment: str = "none"
+    augment: Augment = "none"
     copies: int = 1
     n: int | None = None
     seed: int = 0
     batch: int = 250
     purified: str | None = None
+
+    def __post_init__(self) -> None:
+        require_choices(self, "recipe")
 
     def optimizer_of(self, model: nn.Module) -> torch.optim.Optimizer:
         """Adam or SGD over all weights."""
@@ -62,13 +70,14 @@ class Recipe:
         return F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
 
 
-def augmented(images: Tensor, kind: str, generator: torch.Generator) -> Tensor:
+def augmented(images: Tensor, kind: Augment, generator: torch.Generator) -> Tensor:
     """Images (B, C, H, W), each cut out of its padded self at a random place, and mirrored half of the time (crop_flip)."""
     if kind == "none":
         return images
     pixels = {"shift": 2, "crop_flip": 4}[kind]
     height, width = images.shape[-2:]
     padded = F.pad(images, (pixels,) * 4)
+    # Drawn by the caller's generator on the CPU, so that a resumed epoch cuts the same places on any device.
     places = torch.randint(0, 2 * pixels + 1, (len(images), 2), generator=generator).tolist()
     cut = torch.stack(
         [image[:, dy : dy + height, dx : dx + width] for image, (dy, dx) in zip(padded, places, strict=True)]

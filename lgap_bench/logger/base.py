@@ -83,8 +83,13 @@ class Loggers(Logger):
                 getattr(logger, event)(*what)
             except Exception as error:
                 self.loggers.remove(logger)
-                name = type(logger).__name__
-                print(f"lgap-bench: logger {name} failed and is left out ({error})", file=sys.stderr, flush=True)
+                leave_out(type(logger).__name__, error)
+
+
+def leave_out(name: str, error: BaseException) -> None:
+    """Say in one line that a logger failed and hears no more."""
+    text = " ".join(f"{type(error).__name__}: {error}".split())
+    print(f"lgap-bench: logger {name} failed and is left out ({text})", file=sys.stderr, flush=True)
 
 
 SILENT = Loggers()

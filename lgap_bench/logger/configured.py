@@ -1,19 +1,36 @@
-"""The loggers that a config names: `logger=console`, `logger=none`, `logger=[console,...]`."""
+"""The loggers that a config names: `logger=console`, `logger=none`, `logger=[console,mine]`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from lgap_bench.cell.instantiate import instantiate
-from lgap_bench.logger.base import Loggers
+from hydra.errors import InstantiationException
+
+from lgap_bench.cell.instantiate import check_signature, instantiate
+from lgap_bench.logger.base import Logger, Loggers, leave_out
 
 
 def configured(group: Mapping[str, Any] | None) -> Loggers:
-    """One logger per entry of the group that names code. Raises ValueError for an entry that does not."""
-    loggers = []
-    for name, config in (group or {}).items():
-        if not isinstance(config, Mapping) or "_target_" not in config:
-            raise ValueError(f"logger.{name}={config} names no code: choose loggers by their group, logger=[console]")
-        loggers.append(instantiate(dict(config)))
-    return Loggers(loggers)
+    """One logger per entry of the group.
+
+    Raises ValueError for an entry that names no code, or keys that its code does not take. A logger that cannot be built
+    for any other reason (its server does not answer) is named and left out, as one that fails later is.
+    """
+    found = (_built(name, config) for name, config in (group or {}).items())
+    return Loggers([logger for logger in found if logger is not None])
+
+
+def _built(name: str, config: Any) -> Logger | None:
+    if not isinstance(config, Mapping) or "_target_" not in config:
+        raise ValueError(f"logger.{name}={config} names no code: choose loggers by their group, logger=[console]")
+    check_signature(f"logger.{name}", config)
+    try:
+        logger: Logger = instantiate(dict(config))
+    except InstantiationException as error:
+        cause = error.__cause__ or error
+        if isinstance(cause, ValueError):
+            raise ValueError(f"logger.{name}: {cause}") from None
+        leave_out(name, cause)
+        return None
+    return logger

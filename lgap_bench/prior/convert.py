@@ -77,14 +77,14 @@ def score_sde(checkpoint: Any, net: DDPMpp) -> DDPMpp:
     """
     if not isinstance(checkpoint, Mapping) or not {"model", "ema"} <= checkpoint.keys():
         raise ValueError(
-            f"a Score SDE checkpoint holds optimizer, model, ema and step; this file holds {_shown(checkpoint)}"
+            f"a Score SDE checkpoint holds optimizer, model, ema and step; this file holds {_summary(checkpoint)}"
         )
     ema = checkpoint["ema"]
     ema = ema.get("shadow_params") if isinstance(ema, Mapping) else ema
     names = [key.removeprefix("module.") for key in _tensors(checkpoint["model"])]
     names = [name for name in names if name != "sigmas"]
     if not isinstance(ema, list | tuple):
-        raise ValueError(f"the checkpoint's ema holds {_shown(checkpoint['ema'])}, not a list shadow_params")
+        raise ValueError(f"the checkpoint's ema holds {_summary(checkpoint['ema'])}, not a list shadow_params")
     if len(ema) != len(names):
         raise ValueError(
             f"the checkpoint's ema has {len(ema)} tensors, its model {len(names)}: they are not one network's"
@@ -103,7 +103,7 @@ def adm(checkpoint: Any, net: Any) -> Any:
 
 def _load(state: dict[str, Tensor], net: nn.Module, names: Names) -> Any:
     """Rename, check and load; the tensors become the network's weights as they are."""
-    own = net.state_dict()
+    ours = net.state_dict()
     lacking = [name for name in names if name not in state]
     foreign = [name for name in state if name not in names]
     if lacking:
@@ -117,7 +117,7 @@ def _load(state: dict[str, Tensor], net: nn.Module, names: Names) -> Any:
     converted = {}
     for name, entry in names.items():
         tensor = state[name]
-        expected = entry.shape([own[target].shape for target in entry.targets])
+        expected = entry.shape([ours[target].shape for target in entry.targets])
         if not isinstance(tensor, Tensor) or tuple(tensor.shape) != expected:
             raise ValueError(
                 f"the checkpoint's {name} is {_shape(tensor)}, this network's {expected}: is it another model?"
@@ -130,11 +130,11 @@ def _load(state: dict[str, Tensor], net: nn.Module, names: Names) -> Any:
 
 def _tensors(state: Any) -> dict[str, Tensor]:
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ValueError(f"a state dict maps names to tensors; this file holds {_shown(state)}: is it another model?")
+        raise ValueError(f"a state dict maps names to tensors; this file holds {_summary(state)}: is it another model?")
     return dict(state)
 
 
-def _shown(content: Any) -> str:
+def _summary(content: Any) -> str:
     if isinstance(content, Mapping):
         return f"{len(content)} entries ({', '.join(map(str, list(content)[:4]))}{', ...' if len(content) > 4 else ''})"
     return f"a {type(content).__name__}"

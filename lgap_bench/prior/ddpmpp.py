@@ -107,11 +107,8 @@ class DDPMpp(nn.Module):
             "attn_resolutions": list(attn_resolutions),
             "image_size": image_size,
         }
-        self.config: dict[str, Any] = {
-            "in_channels": 3,
-            "out_channels": 3,
-            **self.options,
-        }  # what a prior asks of any network
+        # Under diffusers' names, since a prior reads them from any network.
+        self.config: dict[str, Any] = {"in_channels": 3, "out_channels": 3, **self.options}
         wide = 4 * nf
         self.time = nn.Sequential(nn.Linear(nf, wide), nn.SiLU(), nn.Linear(wide, wide), nn.SiLU())
         self.conv_in = nn.Conv2d(3, nf, 3, padding=1)

@@ -88,6 +88,7 @@ class LatentPrior(nn.Module):
 
     def embed(self, captions: Sequence[str]) -> Tensor:
         """tau(captions), (B, L, D); each distinct caption is encoded once. Too long captions are cut, as in the pipeline."""
+        # Sorted, so that the rounding of a batch does not depend on the order of its images.
         distinct = sorted(set(captions))
         tokens = self.tokenizer(
             distinct,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,10 @@ from lgap_bench.noise import Noise
 from lgap_bench.prior import ddpmpp, schedule
 from lgap_bench.prior.resize import resized
 from lgap_bench.runtime import weights as weight_files
+from lgap_bench.runtime.choices import require_choice
 from lgap_bench.runtime.pretrained import pretrained, require_finite
+
+Labels = Literal["scaled", "floor"]
 
 
 class PixelPrior(nn.Module):
@@ -36,13 +39,12 @@ class PixelPrior(nn.Module):
         self,
         unet: nn.Module,
         alphas: Tensor,
-        labels: str = "scaled",
+        labels: Labels = "scaled",
         memory: float | None = None,
         size: int | None = None,
     ) -> None:
         super().__init__()
-        if labels not in ("scaled", "floor"):
-            raise ValueError(f"prior.labels={labels} is not known: use scaled or floor")
+        require_choice("prior.labels", labels, Labels)
         self.unet, self.labels, self.memory, self.size = unet, labels, memory, size
         self.alphas_f64 = alphas.double().cpu()  # float64 coefficients, whatever the network computes in
         config: Any = unet.config
@@ -66,9 +68,9 @@ class PixelPrior(nn.Module):
         floored = torch.floor(torch.as_tensor(t).float() * self.train_steps)
         return floored if isinstance(t, Tensor) else int(floored)
 
-    def fits(self, sampler: Any) -> None:
+    def check_sampler(self, sampler: Any) -> None:
         """Raise ValueError if the sampler and the network's variance output do not go together."""
-        schedule.variance_fits(getattr(sampler, "variance", None), self.learned_variance)
+        schedule.check_variance(getattr(sampler, "variance", None), self.learned_variance)
 
     def encode(self, x: Tensor, noise: Noise) -> Tensor:
         """Images in [0, 1] -> [-1, 1], in float32 at least: steps of 1e-3 are lost in bfloat16; draws nothing."""
@@ -97,7 +99,7 @@ class PixelPrior(nn.Module):
         return output, None
 
 
-def load(weights: str, labels: str = "scaled", memory: float | None = None, size: int | None = None) -> PixelPrior:
+def load(weights: str, labels: Labels = "scaled", memory: float | None = None, size: int | None = None) -> PixelPrior:
     """The model in a folder with `unet` (UNet2DModel, or our DDPM++) and `scheduler`, whose betas are the discrete schedule."""
     from diffusers import DDPMScheduler, UNet2DModel
 

@@ -7,10 +7,8 @@ from dataclasses import dataclass
 
 from lgap_bench.prior.timesteps import timesteps
 
-BETA_MIN, BETA_MAX = (
-    0.1,
-    20.0,
-)  # Song et al. 2021b; `DDPMScheduler`'s 1e-4 ... 0.02 over 1,000 steps is its discretisation
+# Song et al. 2021b; `DDPMScheduler`'s 1e-4 ... 0.02 over 1,000 steps is its discretisation.
+BETA_MIN, BETA_MAX = 0.1, 20.0
 END = 1e-5  # where the continuous time stops: the score is singular at 0 (DiffPure)
 
 
@@ -62,7 +60,7 @@ def time_grid(t_star: float, dt: float) -> list[tuple[float, float]]:
             + (f"a step that divides t_star, e.g. {t_star / 10:.12g}" if t_star > 10 * END else "a larger t_star")
         )
     count = round(t_star / dt)
-    if abs(count * dt - t_star) > 1e-9:
+    if abs(count * dt - t_star) > 1e-9:  # 0.1 / 0.001 is not 100 in floats
         raise ValueError(
             f"purifier.sampler.dt={dt} does not divide purifier.t_star={t_star}: use e.g. {t_star / max(count, 1):.12g}"
         )
@@ -81,7 +79,7 @@ def bad_depth(t_star: object) -> str:
     )
 
 
-def variance_fits(variance: str | None, learned: bool) -> None:
+def check_variance(variance: str | None, learned: bool) -> None:
     """Raise ValueError if a sampler's variance and a network's output do not go together; None for samplers without."""
     if learned and variance in ("fixed_small", "fixed_large"):
         raise ValueError(

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
+from lgap_bench.runtime.choices import require_choice
+
+Spacing = Literal["leading", "trailing"]
+
 
 def timesteps(
-    steps: int, strength: float | None, start: int | None, spacing: str, train_steps: int = 1000, offset: int = 0
+    steps: int, strength: float | None, start: int | None, spacing: Spacing, train_steps: int = 1000, offset: int = 0
 ) -> list[int]:
     """The decreasing integer timesteps t_1 > ... > t_k at which the network is called; t_1 is the noise level of z_t*.
 
@@ -15,6 +21,7 @@ def timesteps(
         spacing: `leading` (Stable Diffusion: multiples of train_steps // steps, plus `offset`) or `trailing` (counted
             down from the last step). With few steps `leading` starts far below strength * train_steps.
     """
+    require_choice("purifier.spacing", spacing, Spacing)
     if (strength is None) == (start is None):
         raise ValueError(
             f"purifier.strength={strength} and purifier.start={start}: give exactly one of them, the other null"
@@ -37,11 +44,9 @@ def timesteps(
         )
     if spacing == "leading":
         full = [i * (train_steps // steps) + offset for i in range(steps)][::-1]
-    elif spacing == "trailing":
+    else:
         stride = (train_steps - train_steps / steps) - train_steps  # numpy.arange's, so that halves round as diffusers'
         full = [round(train_steps + i * stride) - 1 for i in range(steps)]
-    else:
-        raise ValueError(f"purifier.spacing={spacing} is not known: use leading or trailing")
     visited = full[steps - calls :]
     if visited[0] >= train_steps:
         raise ValueError(

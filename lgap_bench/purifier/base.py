@@ -39,10 +39,10 @@ class Purifier(nn.Module):
         return getattr(self, "guidance", None) is not None
 
     @property
-    def guidance_seen(self) -> bool:
-        """Whether a guidance has a part in the exact gradient, so that leaving it out makes another one."""
+    def guidance_in_gradient(self) -> bool:
+        """Whether the exact gradient goes through a guidance, so that the view `detached` gives another gradient."""
         guidance: Any = getattr(self, "guidance", None)
-        return self.guided and guidance.seen
+        return self.guided and guidance.in_gradient
 
     def resampled(self, sampler: Any) -> Purifier:
         """The same purifier with another sampler, for the view `surrogate`. Raises ValueError if it has none."""
@@ -60,8 +60,8 @@ class Purifier(nn.Module):
                 f"view=detached needs a purifier with guidance, and {type(self).__name__} has none here: use purifier=coup, or view=full"
             )
         guidance: Any = self.guidance
-        other = copy.copy(self)
+        other = copy.copy(self)  # shallow: the networks are shared, not held twice
         if "memory" in self.__dict__:  # a plan of its own: its steps hold less than those of the exact gradient
-            other.__dict__["memory"] = self.__dict__["memory"].forgotten()
+            other.__dict__["memory"] = self.__dict__["memory"].unmeasured()
         other._modules = {**self._modules, "guidance": guidance.detached()}  # a copy of a module shares this table
         return other

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -14,6 +14,9 @@ from lgap_bench.purifier.base import Purifier
 from lgap_bench.purifier.diffusion import Term, add_noise, reverse, transition
 from lgap_bench.purifier.guidance import Guidance
 from lgap_bench.purifier.memory import Memory
+from lgap_bench.runtime.choices import require_choice
+
+ForwardNoise = Literal["discrete", "continuous"]
 
 
 class DiffPure(Purifier):
@@ -39,19 +42,16 @@ class DiffPure(Purifier):
         prior: PixelPrior,
         sampler: Any,
         t_star: float,
-        forward_noise: str | None = "discrete",
+        forward_noise: ForwardNoise | None = "discrete",
         guidance: Guidance | None = None,
         rounds: int = 1,
     ) -> None:
         super().__init__()
-        if forward_noise not in (None, "discrete", "continuous"):
-            raise ValueError(
-                f"purifier.forward_noise={forward_noise} is not known: use discrete, continuous or null for none"
-            )
+        require_choice("purifier.forward_noise", forward_noise, ForwardNoise | None)
         self.prior, self.sampler, self.t_star, self.guidance = prior, sampler, t_star, guidance
         self.forward_noise, self.rounds = forward_noise, rounds
         self.steps = sampler.steps(prior, t_star)
-        prior.fits(sampler)
+        prior.check_sampler(sampler)
         self.memory = Memory(prior.memory)
         self.randomized = self._draws()
 
@@ -95,9 +95,9 @@ class DiffPure(Purifier):
 
     def resampled(self, sampler: Any) -> DiffPure:
         """The same purifier with another sampler, sharing its networks."""
-        self.prior.fits(sampler)
-        other = copy.copy(self)
-        other.memory = self.memory.forgotten()  # its steps may hold another amount
+        self.prior.check_sampler(sampler)
+        other = copy.copy(self)  # shallow: the networks are shared, not held twice
+        other.memory = self.memory.unmeasured()  # its steps may hold another amount
         other.sampler, other.steps = sampler, sampler.steps(self.prior, self.t_star)
         other.randomized = other._draws()
         return other

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -19,8 +19,11 @@ from lgap_bench.noise import Noise
 from lgap_bench.prior.schedule import Step
 from lgap_bench.purifier.diffusion import Term
 from lgap_bench.purifier.sampler import clean
+from lgap_bench.runtime.choices import require_choice
 
 Image = Callable[[Tensor], Tensor]  # a state of the prior -> images (B, C, H, W)
+Point = Literal["x_t", "x_0"]
+Likeness = Literal["mse", "ssim"]
 
 
 class Guidance(nn.Module):
@@ -35,8 +38,8 @@ class Guidance(nn.Module):
     detach_guidance: bool = False
 
     @property
-    def seen(self) -> bool:
-        """Whether it has a part in the gradient of the purifier, which hiding it would take out."""
+    def in_gradient(self) -> bool:
+        """Whether the exact gradient of the purifier goes through it, so that hiding it makes another gradient."""
         return not self.detach_guidance
 
     def term(self, image: Image, x: Tensor, noise: Noise, tag: str = "") -> Term:
@@ -62,8 +65,8 @@ class ClassifierConfidence(Guidance):
     No label is involved. The classifier is the bare one of the config, as it is before any fine-tuning.
 
     Args:
-        classifier: images in [0, 1] to logits; called on (x_t + 1) / 2, which is noisy and may leave [0, 1], brought to the size at which
-            the defense's classifier gets its images.
+        classifier: images in [0, 1] to logits. It gets (x_t + 1) / 2, which is noisy and may leave [0, 1], resized as the
+            defense's classifier gets its images.
         weight: lambda of the paper.
         temperature: of the softmax; 1 in the paper.
         at: `x_t`, the noisy state itself (the paper; decoded if the prior is latent), or `x_0`, its denoised estimate
@@ -77,7 +80,7 @@ class ClassifierConfidence(Guidance):
         classifier: nn.Module,
         weight: float = 1.0,
         temperature: float = 1.0,
-        at: str = "x_t",
+        at: Point = "x_t",
         detach_guidance: bool = False,
     ) -> None:
         super().__init__()
@@ -85,8 +88,7 @@ class ClassifierConfidence(Guidance):
             raise ValueError(f"purifier.guidance.weight={weight} is negative: use 0 for none, 1 as the paper")
         if not temperature > 0:
             raise ValueError(f"purifier.guidance.temperature={temperature} is not positive: use 1 as the paper")
-        if at not in ("x_t", "x_0"):
-            raise ValueError(f"purifier.guidance.at={at} is not known: use x_t or x_0")
+        require_choice("purifier.guidance.at", at, Point)
         self.classifier = classifier
         self.weight, self.temperature, self.at, self.detach_guidance = weight, temperature, at, detach_guidance
 
@@ -95,15 +97,16 @@ class ClassifierConfidence(Guidance):
 
         def gradient(x_t: Tensor, e: Tensor, step: Step) -> Tensor:
             point = clean(x_t, e, step) if self.at == "x_0" else x_t
+            # Chain rule: with e held fixed, d x_0 / d x_t = 1 / sqrt(a_t).
             scale = self.weight / (step.a_t**0.5 if self.at == "x_0" else 1.0)
             return scale * ascent(lambda z: self.log_confidence(image(z)), point, self.detach_guidance)
 
         return gradient
 
     @property
-    def seen(self) -> bool:
-        """As the base class's; without weight there is nothing to see."""
-        return self.weight != 0 and super().seen
+    def in_gradient(self) -> bool:
+        """As the base class's; with weight 0 the term is a constant."""
+        return self.weight != 0 and super().in_gradient
 
     def log_confidence(self, images: Tensor) -> Tensor:
         """log max_k p(k | x) of images in [0, 1], (B,)."""
@@ -134,13 +137,12 @@ class Distance(Guidance):
     draws = True
 
     def __init__(
-        self, kind: str = "ssim", scale: float = 1000.0, eps: float | str = "8/255", detach_guidance: bool = False
+        self, kind: Likeness = "ssim", scale: float = 1000.0, eps: float | str = "8/255", detach_guidance: bool = False
     ) -> None:
         super().__init__()
         from lgap_bench.cell.values import fraction
 
-        if kind not in ("mse", "ssim"):
-            raise ValueError(f"purifier.guidance.kind={kind} is not known: use mse or ssim")
+        require_choice("purifier.guidance.kind", kind, Likeness)
         if scale < 0:
             raise ValueError(f"purifier.guidance.scale={scale} is negative: use 0 for none, 1000 as the release")
         self.kind, self.scale, self.detach_guidance = kind, scale, detach_guidance

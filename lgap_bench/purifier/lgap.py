@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from lgap_bench.noise import Noise
 from lgap_bench.prior.latent import LatentPrior
 from lgap_bench.prior.resize import resized
-from lgap_bench.prior.timesteps import targets, timesteps
+from lgap_bench.prior.timesteps import Spacing, targets, timesteps
 from lgap_bench.purifier.base import Purifier
 from lgap_bench.purifier.diffusion import Term, add_noise, reverse, transition
 from lgap_bench.purifier.guidance import Guidance
@@ -29,12 +29,12 @@ class LGAP(Purifier):
         prior: the latent diffusion model.
         captioner: where captions come from; computed on the image as the defense sees it, without gradient. Null for
             no words: img2img without language.
-        steps, strength, start, spacing: see `times.timesteps`; the paper's t is `strength`.
+        steps, strength, start, spacing: see `prior.timesteps`; the paper's t is `strength`.
         guidance_scale: w of classifier-free guidance; 1 is none.
         negative_prompt: text of the unconditional branch.
         resize_in: side length at which the diffusion model sees the image (the release: 384), null for as it is.
         resize_out: side length handed to the classifier, null for the input's own.
-        as_released: reproduce the range defect of the authors' release, for comparison: see `_released_range`.
+        as_released: reproduce the range defect of the authors' release, for comparison: see `released_range`.
         guidance: a term added to the latent score (ours), or null.
     """
 
@@ -47,7 +47,7 @@ class LGAP(Purifier):
         steps: int,
         strength: float | None = None,
         start: int | None = None,
-        spacing: str = "leading",
+        spacing: Spacing = "leading",
         guidance_scale: float = 1.0,
         negative_prompt: str = "",
         resize_in: int | None = None,
@@ -75,10 +75,10 @@ class LGAP(Purifier):
         """x (B, 3, H, W) in [0, 1] -> purified images in [0, 1]; `observed` are given captions."""
         captions = self.observe(x, noise) if observed is None else observed
         C = self.prior.condition(captions, self.negative_prompt, self.guidance_scale)
-        seen = resized(_released_range(x) if self.as_released else x, self.resize_in)
+        to_encode = resized(released_range(x) if self.as_released else x, self.resize_in)
         # Encoded first, so last in the backward pass: with a budget it is computed again, the rest may keep its graph.
         whole = self.memory.gib is None
-        z_0 = self.prior.encode(seen, noise) if whole else recomputed(self.prior.encode, seen, noise)
+        z_0 = self.prior.encode(to_encode, noise) if whole else recomputed(self.prior.encode, to_encode, noise)
         z_t = add_noise(z_0, self.prior.alpha(self.times[0]), noise)
         size = (self.resize_out, self.resize_out) if self.resize_out else tuple(x.shape[-2:])
         terms = self.terms(z_0, size, noise)
@@ -97,7 +97,7 @@ class LGAP(Purifier):
         return [self.guidance.term(lambda z: self.prior.image(z, size), z_0, noise)]
 
 
-def _released_range(x: Tensor) -> Tensor:
+def released_range(x: Tensor) -> Tensor:
     """What the release's encoder is shown in place of 2x - 1, written so that `encode`, which maps x to 2x - 1, shows it.
 
     The release normalises the images for BLIP (mean m, std s per channel) and undoes that along the batch instead of
@@ -106,11 +106,11 @@ def _released_range(x: Tensor) -> Tensor:
     image's place among the rows of a pass; where passes are split or draws batched, places differ from the release's.
     """
     mean, std = (torch.tensor(values, dtype=x.dtype, device=x.device) for values in (CLIP_MEAN, CLIP_STD))
-    shown = (x - mean.view(3, 1, 1)) / std.view(3, 1, 1)
+    normalised = (x - mean.view(3, 1, 1)) / std.view(3, 1, 1)
     scale, shift = (
         torch.ones(len(x), dtype=x.dtype, device=x.device),
         torch.zeros(len(x), dtype=x.dtype, device=x.device),
     )
     count = min(len(x), 3)
     scale[:count], shift[:count] = std[:count], mean[:count]
-    return (shown * scale.view(-1, 1, 1, 1) + shift.view(-1, 1, 1, 1) + 1) / 2
+    return (normalised * scale.view(-1, 1, 1, 1) + shift.view(-1, 1, 1, 1) + 1) / 2

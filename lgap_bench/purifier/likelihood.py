@@ -63,12 +63,12 @@ class LikelihoodMax(Purifier):
         """x (B, C, H, W) in [0, 1] -> images in [0, 1] of higher likelihood; differentiable, with second derivatives."""
         x_0 = state = self.prior.encode(x, noise)
         size = tuple(x.shape[-2:])
-        shown = lambda state: self.prior.image(state, size)  # noqa: E731
-        terms = [] if self.guidance is None else [self.guidance.term(shown, x_0, noise)]
+        as_image = lambda state: self.prior.image(state, size)  # noqa: E731
+        terms = [] if self.guidance is None else [self.guidance.term(as_image, x_0, noise)]
         speed = x_0.new_zeros(x_0.shape)
 
         def direction(z: Tensor, k: int) -> Tensor:
-            d = ascent(lambda point: self._bound(point, noise, k), z, detach=False)
+            d = ascent(lambda point: self.lower_bound(point, noise, k), z, detach=False)
             here = Step(k, 0, 1.0, 1.0, 0.0)  # the guidance sees x without noise
             for term in terms:
                 d = d + term(z, z.new_zeros(z.shape), here)
@@ -84,7 +84,7 @@ class LikelihoodMax(Purifier):
                 state = x_0 + (state - x_0).clamp(-2 * self.eps, 2 * self.eps)
         return self.prior.decode(state, size)
 
-    def _bound(self, x: Tensor, noise: Noise, k: int) -> Tensor:
+    def lower_bound(self, x: Tensor, noise: Noise, k: int) -> Tensor:
         """-||n - e||^2 / 2 at one random t per sample, (B,): the bound's term without its weight (Ho et al. 2020, eq. 14)."""
         u = noise.uniform(x.flatten(1)[:, :1], f"time {k}").view(-1, 1, 1, 1)
         t = self.t_min + (self.t_max - self.t_min) * u

@@ -1,8 +1,8 @@
-"""What an exact gradient may hold in memory: which steps keep their graph, and how the others are computed again.
+"""Gradient checkpointing within a memory budget: which steps of a purification keep their graph.
 
-A step that keeps its graph holds every layer's activations until its backward pass. One that does not holds its input
-alone, and is computed a second time in the backward pass. The last steps keep theirs: they come first in the backward
-pass, so all of their memory is free again before an earlier step needs room.
+A step that keeps its graph holds the activations of every layer until its backward pass. A recomputed step holds only its
+input, and runs a second time in the backward pass. The last steps of a trajectory are the ones to keep: the backward pass
+begins with them, so their memory is free again before an earlier step is recomputed.
 """
 
 from __future__ import annotations
@@ -15,49 +15,52 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 GIB = 2**30
-Part = tuple[Callable[[Tensor], Tensor], int]  # a map of the trajectory, and how often it is applied
+Part = tuple[Callable[[Tensor], Tensor], int]  # a part of the trajectory, e.g. one step, and how often it is applied
 
 
 class Memory:
-    """A budget for the activations that the exact gradient holds in one pass. No plan changes a number.
+    """A budget for the activations that the exact gradient holds in one pass. It trades time for memory, never a number.
 
     Args:
-        gib: the budget in GiB; null keeps every step. The step that is being recomputed has to fit in any case, so 0 is
-            one step at a time.
+        gib: the budget in GiB; null keeps every step. 0 keeps none: one step at a time is recomputed, which has to fit.
+
+    Attributes:
+        measured: bytes that one application of each part holds, by shape, dtype, device and number of parts.
     """
 
     def __init__(self, gib: float | None = None) -> None:
         if gib is not None and not gib >= 0:
             raise ValueError(f"prior.memory={gib} is negative: use null to keep every step, 0 for one step at a time")
         self.gib = gib
-        self._held: dict[Any, list[int]] = {}
+        self.measured: dict[Any, list[int]] = {}  # measured once, since a measurement costs a forward pass
 
-    def forgotten(self) -> Memory:
-        """The same budget for another purifier, nothing measured yet."""
+    def unmeasured(self) -> Memory:
+        """The same budget for another purifier, whose steps may hold another amount."""
         return Memory(self.gib)
 
     def plan(self, x: Tensor, parts: Sequence[Part], owner: nn.Module) -> list[int]:
-        """How many applications of each part, the last ones, keep their graph.
+        """How many applications of each part, counted from its end, keep their graph.
 
         Args:
             x: an input of the first part; every part takes one of its shape.
-            parts: in the order of the trajectory. The last gets of the budget first; one before it, only if all of it is kept.
-            owner: holds the weights, which lie in memory anyway.
+            parts: in the order of the trajectory. The budget goes to the last part first. An earlier part gets some of it
+                only if every application of the later ones is kept.
+            owner: the module whose weights are left out of the count, since they lie in memory anyway.
         """
         if self.gib is None or not needs_gradient(x):
             return [count for _, count in parts]
         if self.gib == 0:
             return [0 for _ in parts]
         key = (x.shape, x.dtype, x.device, len(parts))
-        if key not in self._held:
+        if key not in self.measured:
             weights = [*owner.parameters(), *owner.buffers()]
-            self._held[key] = [held(function, x, weights) for function, _ in parts]
+            self.measured[key] = [held(function, x, weights) for function, _ in parts]
         state = x.nelement() * x.element_size()
         left = self.gib * GIB - state * sum(count for _, count in parts)  # the inputs of recomputed steps
         plan: list[int] = []
-        for (_, count), size in zip(reversed(parts), reversed(self._held[key]), strict=True):
+        for (_, count), size in zip(reversed(parts), reversed(self.measured[key]), strict=True):
             kept = min(count, max(0, int(left // max(size, 1))))
-            # What stands before a recomputed application waits for its turn: both would be held at once.
+            # Before a recomputed step nothing may be kept: its activations would be there while that step is recomputed.
             left = left - kept * size if kept == count else 0
             plan.insert(0, kept)
         return plan
@@ -69,13 +72,13 @@ def needs_gradient(x: Tensor) -> bool:
 
 
 def held(function: Callable[[Tensor], Tensor], x: Tensor, weights: Iterable[Tensor] = ()) -> int:
-    """Bytes that autograd holds between forward and backward pass of function(x), `weights` left out.
+    """Bytes that autograd holds between the forward and the backward pass of function(x), without the `weights`.
 
-    Storages are counted once, and whole. The call is made with a copy of x.
+    Each storage is counted once and in full, since a view of it keeps all of it alive. Calls `function` on a copy of x.
     """
     known = {weight.untyped_storage().data_ptr() for weight in weights}
     sizes: dict[int, int] = {}
-    saved: list[Tensor] = []  # keeps freed memory from being used, and counted, twice
+    saved: list[Tensor] = []  # keeps tensors alive: an address that is used again would be counted once for two
 
     def pack(tensor: Tensor) -> Tensor:
         saved.append(tensor)
@@ -90,12 +93,12 @@ def held(function: Callable[[Tensor], Tensor], x: Tensor, weights: Iterable[Tens
 
 
 def recomputed(function: Callable[..., Tensor], x: Tensor, *rest: object, captured: Sequence[Tensor] = ()) -> Tensor:
-    """function(x, ...) that holds only x for the backward pass, where a gradient is asked for at all.
+    """function(x, *rest), computed again in the backward pass; only x and `captured` are held until then.
 
     Args:
-        function: gives the same again when it is called again: its noise is keyed.
-        captured: the other tensors with a gradient that the function looks at, as a guidance may: what is not listed
-            counts as constant.
+        function: has to return the same when it is called again, as keyed noise makes sure.
+        captured: further tensors that the function uses and that have a gradient, such as the input that a guidance looks
+            at. A tensor that is not listed counts as constant.
     """
     if not needs_gradient(x):
         return function(x, *rest)
@@ -103,10 +106,10 @@ def recomputed(function: Callable[..., Tensor], x: Tensor, *rest: object, captur
 
 
 class _Recomputed(torch.autograd.Function):
-    """A map whose first pass builds no graph at all.
+    """A function whose forward pass builds no graph, and whose backward pass runs it again with one.
 
-    torch's checkpoint builds one and drops it, and would run the network a third time where a guidance takes a gradient
-    inside the step.
+    torch.utils.checkpoint is not used: it builds a graph and drops it, and it would run the network a third time where a
+    guidance takes a gradient inside the step.
     """
 
     @staticmethod
@@ -124,6 +127,6 @@ class _Recomputed(torch.autograd.Function):
             y = ctx.function(x)
         if not y.requires_grad:  # a map that grants no gradient
             return None, None, *(None for _ in captured)
-        asked = [x, *(c for c in captured if c.requires_grad)]
-        found = iter(torch.autograd.grad(y, asked, gradient, allow_unused=True))
+        inputs = [x, *(c for c in captured if c.requires_grad)]
+        found = iter(torch.autograd.grad(y, inputs, gradient, allow_unused=True))
         return None, next(found), *(next(found) if c.requires_grad else None for c in captured)

@@ -9,13 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from lgap_bench.prior import schedule
 from lgap_bench.prior.schedule import Step
+from lgap_bench.runtime.choices import require_choices
 
 
 @dataclass(frozen=True)
@@ -54,16 +55,13 @@ class DDPM:
         calls: as DDIM's; strides use the same formulas with 1 - a_t / a_s for beta.
     """
 
-    variance: str = "fixed_small"
+    variance: Literal["fixed_small", "fixed_large", "learned_range"] = "fixed_small"
     clip: bool = True
     calls: int | None = None
     draws: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if self.variance not in ("fixed_small", "fixed_large", "learned_range"):
-            raise ValueError(
-                f"purifier.sampler.variance={self.variance} is not known: use fixed_small, fixed_large or learned_range"
-            )
+        require_choices(self, "purifier.sampler")
 
     def steps(self, prior: Any, t_star: float) -> list[Step]:
         """Discrete steps from index t_star * T - 1 to the end of the trajectory."""
@@ -89,7 +87,7 @@ class DDPM:
         mean = (step.a_s**0.5 * (1 - kept) * x_0 + kept**0.5 * (1 - step.a_s) * x_t) / (1 - step.a_t)
         small, large = math.log(posterior(step)), math.log(1 - kept)
         if step.last and step.a_before is not None and self.variance == "fixed_large":
-            large = small
+            large = small  # as in Ho et al.'s code, on which the releases build
         if self.variance != "learned_range":
             return mean, small if self.variance == "fixed_small" else large
         if v is None:
@@ -173,7 +171,7 @@ def posterior(step: Step) -> float:
     """Variance of q(x_s | x_t, x_0) (Ho et al. 2020, eq. 7). In the last step, which has none, that of the step before,
     as in the releases that GDMP and DiffPure build on; no noise is added there, guidance is multiplied by it."""
     a_t, a_s = (step.a_before, step.a_t) if step.last and step.a_before is not None else (step.a_t, step.a_s)
-    return max((1 - a_t / a_s) * (1 - a_s) / (1 - a_t), 1e-20)
+    return max((1 - a_t / a_s) * (1 - a_s) / (1 - a_t), 1e-20)  # its logarithm is taken
 
 
 def discrete(prior: Any, t_star: float, calls: int | None) -> list[Step]:

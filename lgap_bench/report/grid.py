@@ -5,12 +5,25 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from lgap_bench.record import Record
-from lgap_bench.runtime import files
+from lgap_bench.report import figure
+from lgap_bench.report.figure import INK, RIGHT, WRONG
+from lgap_bench.task.single_label import SINGLE_LABEL
 
-RIGHT, WRONG, INK = "#1b7837", "#b2182b", "#222222"
+Titled = tuple[Record, str]  # a record and its heading; an empty one is made from the record
+
+
+class Line(NamedTuple):
+    """A row of a grid: which pictures, what stands before them, the samples' column of what they are taken for."""
+
+    picture: str
+    title: str
+    column: str
 
 
 def draw_grid(record: Record, classes: Sequence[str]) -> Path:
@@ -18,81 +31,66 @@ def draw_grid(record: Record, classes: Sequence[str]) -> Path:
     return draw_grids([(record, "")], classes, record.folder / "grid.png")
 
 
-def draw_grids(records: Sequence[tuple[Record, str]], classes: Sequence[str], out: Path, columns: int = 8) -> Path:
+def draw_grids(records: Sequence[Titled], classes: Sequence[str], out: Path, columns: int = 8) -> Path:
+    """Write several records' grids as one picture; returns its path."""
+    return figure.save(grids(records, classes, columns), out)
+
+
+def grids(records: Sequence[Titled], classes: Sequence[str], columns: int = 8) -> Any:
     """Several records' grids under one another, each headed by its title; green is right, red is wrong."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    heights = [_rows(record) for record, _ in records]
-    figure = Figure(figsize=(1.55 * columns + 1.2, sum(2.05 * len(rows) + 0.7 for rows in heights)), dpi=80)
-    FigureCanvasAgg(figure)
-    grid = figure.add_gridspec(len(records), 1, height_ratios=[len(rows) + 0.35 for rows in heights], hspace=0.14)
-    for place, ((record, title), rows) in enumerate(zip(records, heights, strict=True)):
-        _draw(figure, grid[place], record, title, rows, classes, columns)
-    files.write(out, lambda stream: figure.savefig(stream, format="png", bbox_inches="tight"))
-    return out
+    heights = [_lines(record) for record, _ in records]
+    size = (1.55 * columns + 1.2, sum(2.05 * len(lines) + 0.7 for lines in heights))
+    drawn = figure.canvas(*size, dpi=80, constrained=False)
+    place = drawn.add_gridspec(len(records), 1, height_ratios=[len(lines) + 0.35 for lines in heights], hspace=0.14)
+    for i, ((record, title), lines) in enumerate(zip(records, heights, strict=True)):
+        axes = place[i].subgridspec(len(lines), columns, hspace=0.62, wspace=0.12).subplots(squeeze=False)
+        _draw(axes, record, title or _heading(record), lines, classes)
+    return drawn
 
 
-def _rows(record: Record) -> list[tuple[str, str, str]]:
-    """(picture, row title, sample column of the prediction) of each row; the identity purifier has no purified rows."""
-    rows = [("clean", "clean", "clean_undefended"), ("attacked", "attacked", "attacked_undefended")]
+def _lines(record: Record) -> list[Line]:
+    """The rows of a record; the identity purifier has no purified ones."""
+    lines = [Line("clean", "clean", "clean_undefended"), Line("attacked", "attacked", "attacked_undefended")]
     if record.summary()["purifier_name"] != "none":
-        rows.insert(1, ("purified_clean", "clean,\npurified", "clean_prediction"))
-        rows.append(("purified_attacked", "attacked,\npurified", "attacked_prediction"))
-    return rows
+        lines.insert(1, Line("purified_clean", "clean,\npurified", "clean_prediction"))
+        lines.append(Line("purified_attacked", "attacked,\npurified", "attacked_prediction"))
+    return lines
 
 
-def _draw(
-    figure: Any,
-    place: Any,
-    record: Record,
-    title: str,
-    rows: list[tuple[str, str, str]],
-    classes: Sequence[str],
-    columns: int,
-) -> None:
-    summary, samples, pictures = record.summary(), record.samples(), record.pictures()
-    shown = min(columns, len(pictures["clean"]))
-    axes = place.subgridspec(len(rows), columns, hspace=0.62, wspace=0.12).subplots(squeeze=False)
+def _draw(axes: Any, record: Record, title: str, lines: Sequence[Line], classes: Sequence[str]) -> None:
     for axis in axes.flat:
         axis.set(xticks=[], yticks=[])  # ticks that are hidden would still be measured: half of the time
         axis.axis("off")
-    for r, (picture, name, column) in enumerate(rows):
-        axes[r, 0].text(
-            -0.18, 0.5, name, transform=axes[r, 0].transAxes, ha="right", va="center", fontsize=9, color=INK
-        )
-        for i in range(shown):
-            axis, guess = axes[r, i], samples[column][i]
-            first = guess[0] if isinstance(guess, list) else guess
-            axis.imshow(pictures[picture][i].clip(0, 1), interpolation="nearest")
-            axis.set_title(classes[first], fontsize=9, pad=2, color=RIGHT if first == samples["label"][i] else WRONG)
-            caption = samples.get(f"{picture}_caption")
-            if caption:
-                named = samples[f"{picture}_caption_label"][i]
-                text = "\n".join(textwrap.wrap(caption[i] or "(empty)", 19))
-                axis.text(
-                    0.5,
-                    -0.05,
-                    text,
-                    transform=axis.transAxes,
-                    ha="center",
-                    va="top",
-                    fontsize=6,
-                    color=INK if named else WRONG,
-                )
-    robust = summary.get("robust", {}).get("mean", float("nan"))
-    heading = title or (
-        f"{summary['purifier_name']} under {summary['attack_name']} (view {summary['view']}, {summary['norm']} "
-        f"{summary['eps']}): natural {summary['natural']['mean']:.1f} %, robust {robust:.1f} %"
+    samples, pictures = record.samples(), record.pictures()
+    for row, line in zip(axes, lines, strict=True):
+        _text(row[0], -0.18, 0.5, line.title, ha="right", va="center", fontsize=9)
+        guesses, right = _first_draw(samples, line.column)
+        captions = samples.get(f"{line.picture}_caption")
+        for i, (axis, image) in enumerate(zip(row, pictures[line.picture], strict=False)):
+            axis.imshow(image.clip(0, 1), interpolation="nearest")
+            axis.set_title(classes[guesses[i]], fontsize=9, pad=2, color=RIGHT if right[i] else WRONG)
+            if captions:
+                named = samples[f"{line.picture}_caption_label"][i]
+                text = "\n".join(textwrap.wrap(captions[i] or "(empty)", 19))
+                _text(axis, 0.5, -0.05, text, ha="center", va="top", fontsize=6, color=INK if named else WRONG)
+    _text(axes[0, 0], 0.0, 1.32, title, ha="left", va="bottom", fontsize=11, weight="bold")
+
+
+def _first_draw(samples: dict[str, list[Any]], column: str) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """What every image is taken for in the first draw, and whether that is right."""
+    guesses = np.asarray(samples[column]).reshape(len(samples["label"]), -1)[:, :1]
+    right = SINGLE_LABEL.correct({"shown_prediction": guesses, "label": samples["label"]}, "shown")
+    return guesses[:, 0], right[:, 0]
+
+
+def _heading(record: Record) -> str:
+    s = record.summary()
+    robust = s.get("robust", {}).get("mean", float("nan"))
+    return (
+        f"{s['purifier_name']} under {s['attack_name']} (view {s['view']}, {s['norm']} "
+        f"{s['eps']}): natural {s['natural']['mean']:.1f} %, robust {robust:.1f} %"
     )
-    axes[0, 0].text(
-        0.0,
-        1.32,
-        heading,
-        transform=axes[0, 0].transAxes,
-        ha="left",
-        va="bottom",
-        fontsize=11,
-        weight="bold",
-        color=INK,
-    )
+
+
+def _text(axis: Any, x: float, y: float, text: str, **style: Any) -> None:
+    axis.text(x, y, text, transform=axis.transAxes, **{"color": INK, **style})

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from lgap_bench.record import Record
-from lgap_bench.report.swept import Row
-from lgap_bench.report.worst import worst_per_image
+from lgap_bench.report.select import Row
+from lgap_bench.report.worst import worst_case
 
 RESAMPLES = 4000
 WORST = "worst"  # the worst attack per image, chosen on select draws
@@ -24,7 +24,8 @@ def differences(
     Args:
         held: label and row of every defense on the same images. Of a purifier with several settings each is paired.
         pairs: the purifiers' names.
-        attacks: the columns; `worst` is each defense's worst attack per image, of as many as it met.
+        attacks: the columns; `worst` is each defense's worst attack per image, which says `of 5 and of 3` where the two
+            met different attacks.
 
     Each defense is under its own attack. Intervals of single defenses overlap where images are alike hard for both; those
     of the difference do not count that twice. Images whose attack failed on either side are left out. Raises ValueError where
@@ -51,21 +52,6 @@ def across(held: Sequence[tuple[str, Row]], pairs: Sequence[Sequence[str]]) -> l
     return lines
 
 
-def _told(first: tuple[Row, str], second: tuple[Row, str]) -> str | None:
-    both = [_rates(*side) for side in (first, second)]
-    seeds = sorted(both[0].keys() & both[1].keys())
-    if not seeds:
-        return None
-    if any(both[0][seed].keys() != both[1][seed].keys() for seed in seeds):
-        raise ValueError(f"{first[1]}: two defenses were measured on different images: measure both with the same n")
-    kept = [i for i in both[0][seeds[0]] if not any(np.isnan(side[seed][i]) for side in both for seed in seeds)]
-    if not kept:
-        return None
-    rates = [[[side[seed][i] for i in kept] for seed in seeds] for side in both]
-    mean, low, high = interval(100 * (np.asarray(rates[0]) - np.asarray(rates[1])))
-    return f"{mean:+.1f} ({low:.1f} to {high:.1f})"
-
-
 def interval(points: np.ndarray[Any, Any], resamples: int = RESAMPLES) -> tuple[float, float, float]:
     """Mean of (seeds, images) and the 95 % interval of a bootstrap over images and seeds.
 
@@ -80,14 +66,37 @@ def interval(points: np.ndarray[Any, Any], resamples: int = RESAMPLES) -> tuple[
     return float(points.mean()), float(low), float(high)
 
 
+def _told(first: tuple[Row, str], second: tuple[Row, str]) -> str | None:
+    both = [_rates(*side) for side in (first, second)]
+    seeds = sorted(both[0].keys() & both[1].keys())
+    if not seeds:
+        return None
+    if any(both[0][seed].keys() != both[1][seed].keys() for seed in seeds):
+        raise ValueError(f"{first[1]}: two defenses were measured on different images: measure both with the same n")
+    kept = [i for i in both[0][seeds[0]] if not any(np.isnan(side[seed][i]) for side in both for seed in seeds)]
+    if not kept:
+        return None
+    rates = [[[side[seed][i] for i in kept] for seed in seeds] for side in both]
+    mean, low, high = interval(100 * (np.asarray(rates[0]) - np.asarray(rates[1])))
+    return f"{mean:+.1f} ({low:.1f} to {high:.1f}){_of(first, second)}"
+
+
+def _of(first: tuple[Row, str], second: tuple[Row, str]) -> str:
+    """Where two worst cases are not of the same attacks: of how many each is."""
+    if WORST not in (first[1], second[1]):
+        return ""
+    sets = [set(next(iter(row.most_attacked.values()))) for row, _ in (first, second)]
+    return "" if sets[0] == sets[1] else f", of {len(sets[0])} and of {len(sets[1])}"
+
+
 def _rates(row: Row, attack: str) -> Mapping[int, dict[int, float]]:
     """Seed -> image -> share of right draws, NaN where the attack failed."""
     met: dict[int, list[Record]] = {seed: [found[attack]] for seed, found in row.seeds.items() if attack in found}
     if attack == WORST:
-        met = {seed: records for seed, records in row.most_attacked.items() if len(records) > 1}
+        met = {seed: list(found.values()) for seed, found in row.most_attacked.items() if len(found) > 1}
     rates = {}
     for seed, records in met.items():
-        right, _, failed = worst_per_image(records)
+        case = worst_case(records)
         ids = (int(i) for i in records[0].samples()["id"])
-        rates[seed] = dict(zip(ids, np.where(failed, np.nan, right.mean(1)).tolist(), strict=True))
+        rates[seed] = dict(zip(ids, np.where(case.failed, np.nan, case.right.mean(1)).tolist(), strict=True))
     return rates

@@ -1,4 +1,4 @@
-"""Which errors are the user's to mend, and how they are told: one line on stderr and an exit code."""
+"""Errors that a user can mend are printed as one line on stderr; any other error is our bug and keeps its traceback."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from omegaconf.errors import OmegaConfBaseException
 from lgap_bench import CONF
 
 GROUPS = ("guidance", "sampler")  # folders of conf/purifier that are groups of their own, not purifiers
-USERS = (ValueError, OSError, HydraException, OmegaConfBaseException)
+USER_ERRORS = (ValueError, OSError, HydraException, OmegaConfBaseException)
 
 
-def is_users(error: BaseException) -> bool:
-    """Whether the user can mend this error; anything else is our bug and keeps its traceback."""
+def is_user_error(error: BaseException) -> bool:
+    """Whether the user can mend this error: a wrong value or config, a file, or too little GPU memory."""
     if type(error).__name__ == "OutOfMemoryError":  # torch's, which is not imported here
         return True
-    if type(error).__name__ == "InstantiationException":
-        return isinstance(error.__cause__, USERS)
-    return isinstance(error, USERS)
+    if type(error).__name__ == "InstantiationException":  # Hydra wraps whatever a constructor raised
+        return isinstance(error.__cause__, USER_ERRORS)
+    return isinstance(error, USER_ERRORS)
 
 
 def one_line_errors(command: Callable[[], object]) -> None:
-    """Run a command; what the user can mend is printed as one line with exit code 1, our own bugs keep their traceback.
+    """Run a command. A user's error is printed as one line with exit code 1; a bug keeps its traceback.
 
-    HYDRA_FULL_ERROR=1 shows the traceback of everything.
+    An interrupt exits with 130, a pipe that was closed with 0. HYDRA_FULL_ERROR=1 shows every traceback.
     """
-    asked = os.environ.get("HYDRA_FULL_ERROR")
+    full_traceback = os.environ.get("HYDRA_FULL_ERROR")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing six lines and exiting
     try:
         command()
-        sys.stdout.flush()  # here, so that a reader who has left is met below
+        sys.stdout.flush()  # so that a closed pipe shows here and not when Python exits
     except KeyboardInterrupt:
         print("\nlgap-bench: interrupted; finished chunks are kept, the same call resumes", file=sys.stderr)
         sys.exit(130)
@@ -45,14 +45,14 @@ def one_line_errors(command: Callable[[], object]) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except Exception as error:
-        if asked == "1" or not is_users(error):
+        if full_traceback == "1" or not is_user_error(error):
             raise
         print(sentence(error), file=sys.stderr)
         sys.exit(1)
 
 
 def sentence(error: BaseException) -> str:
-    """One line; Hydra's wrapping exceptions are unwrapped to the one that says what is wrong."""
+    """The error as one line: what is wrong, without Hydra's wrapping, and what to do where its own text does not say so."""
     while type(error).__name__ == "InstantiationException" and error.__cause__ is not None:
         error = error.__cause__
     text = " ".join(str(error).split("Config search path")[0].split())
@@ -79,9 +79,10 @@ def sentence(error: BaseException) -> str:
 
 
 def _choices(wanted: str) -> str:
-    """What stands in the deepest folder of conf/ that exists on the way to `wanted`, the likeliest first.
+    """The choices of a group, for the message about one that does not exist; those most like it first, twelve at most.
 
-    Hydra lists one folder's files alone, so that `subset=coup` would read as if there were none.
+    `wanted` is Hydra's path, e.g. `subset/coup`. Folders below the group are searched too, which Hydra's own message leaves
+    out: for `subset=coup` it would list nothing, although `subset=cifar10/coup_512` exists.
     """
     folder = CONF / wanted
     while not folder.is_dir():
@@ -93,5 +94,5 @@ def _choices(wanted: str) -> str:
     found = [each for each in below if (CONF / place / each).parent.relative_to(folder).as_posix() not in GROUPS]
     close = [each for each in found if name in each or each.split("/")[-1] in name]
     close += [each for each in difflib.get_close_matches(name, found, 3, 0.5) if each not in close]
-    shown = [*close, *(each for each in found if each not in close)][:12]
-    return f"conf/{place} has {', '.join(shown)}" + (f" and {len(found) - 12} more" if len(found) > 12 else "")
+    listed = [*close, *(each for each in found if each not in close)][:12]
+    return f"conf/{place} has {', '.join(listed)}" + (f" and {len(found) - 12} more" if len(found) > 12 else "")

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from lgap_bench.task import loss as losses
+if TYPE_CHECKING:  # a report asks what was right and should not wait seconds for torch; the methods import it
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -27,14 +26,20 @@ class SingleLabel:
 
     def margin(self, logits: Tensor, labels: Tensor) -> Tensor:
         """By how much the answer is wrong, (B,): largest other logit minus the label's; above 0 is wrong."""
-        return losses.margin(logits, labels)
+        from lgap_bench.task import loss
+
+        return loss.margin(logits, labels)
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """What an attacker raises who has no better idea, (B,): the cross-entropy."""
-        return losses.cross_entropy(logits, labels)
+        from lgap_bench.task import loss
+
+        return loss.cross_entropy(logits, labels)
 
     def columns(self, name: str, logits: Tensor, labels: Tensor) -> dict[str, NDArray[Any]]:
         """What a record keeps of logits (draws, B, classes): predictions, and margins that are positive where right."""
+        import torch
+
         margins = torch.stack([-self.margin(each, labels) for each in logits])
         return {
             f"{name}_prediction": logits.argmax(-1).cpu().numpy(),

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lgap_bench.attack.view import Full
+from lgap_bench.cell.config import Cell
 from lgap_bench.cell.values import fraction
 from lgap_bench.noise import streams
 from lgap_bench.runtime import weights as weight_files
@@ -33,7 +34,7 @@ def measure(settings: Settings, *overrides: str) -> dict[str, Any]:
     task = problem(parts, cell, n)
     eps = fraction(cell.threat["eps"], "threat.eps")
     step = fraction(cell.attack["step_size"], "attack.step_size", eps)
-    plain = _plain(cell, parts.defense.classifier, settings.device)
+    plain = plain_script(cell, parts.defense.classifier, settings.device)
 
     own_models, plain_models = _models(parts.defense), _plain_models(plain)
 
@@ -82,7 +83,7 @@ def measure(settings: Settings, *overrides: str) -> dict[str, Any]:
     }
 
 
-def _plain(cell: dict[str, Any], classifier: nn.Module, device: str) -> plain_lgap.Defended:
+def plain_script(cell: Cell, classifier: nn.Module, device: str) -> plain_lgap.Defended:
     """The plain script on the cell's weights and settings, with a classifier of its own in torch's own layout."""
     purifier, captioner = cell.purifier, cell.purifier["captioner"]
     setting = plain_lgap.Setting(

@@ -1,6 +1,9 @@
-"""Cells as the command composes them, built for a benchmark that calls their parts itself."""
+"""Cells as the command composes them, and their steps as the runner takes them: a benchmark times the steps that it calls."""
 
 from __future__ import annotations
+
+import time
+from pathlib import Path
 
 from omegaconf import DictConfig
 
@@ -8,6 +11,10 @@ from lgap_bench.attack.problem import Parts, Problem
 from lgap_bench.build import build
 from lgap_bench.cell import compose
 from lgap_bench.cell.config import Cell, resolve
+from lgap_bench.cell.identity import identity, record_id
+from lgap_bench.evaluate.loop import evaluate
+from lgap_bench.evaluate.summary import finish
+from lgap_bench.record import Chunk, Record
 from lgap_bench.runtime.device import Device, configure
 from scripts.bench.settings import Settings
 
@@ -18,11 +25,29 @@ def composed(settings: Settings, *overrides: str) -> DictConfig:
 
 
 def built(settings: Settings, *overrides: str) -> tuple[Parts, Cell]:
-    """A cell's parts on their device, and its resolved config."""
+    """A cell's parts on their device, and the cell."""
     cfg = composed(settings, *overrides)
     cell = resolve(cfg, cfg.hydra.runtime.choices)
     configure(cell.tf32, cell.threads)
-    return build(cell, Device(settings.device, settings.device)), cell
+    return build(cell, _device(settings)), cell
+
+
+def begun(cell: Cell, settings: Settings, outputs: Path) -> Record:
+    """A fresh record for the cell below an outputs folder."""
+    identified = identity(cell, settings.device)
+    record = Record(outputs / "records" / record_id(identified))
+    record.begin(cell.plain(), identified)
+    return record
+
+
+def looped(parts: Parts, cell: Cell, settings: Settings, record: Record) -> list[Chunk]:
+    """The loop over chunks, silent."""
+    return evaluate(parts, cell, record, _device(settings))
+
+
+def finished(parts: Parts, cell: Cell, settings: Settings, record: Record, chunks: list[Chunk]) -> None:
+    """Intervals and facts, written: the record is whole."""
+    finish(record, chunks, parts, cell, _device(settings), time.monotonic())
 
 
 def problem(parts: Parts, cell: Cell, n: int) -> Problem:
@@ -31,3 +56,7 @@ def problem(parts: Parts, cell: Cell, n: int) -> Problem:
     x, y = (rows[:n].to(next(parts.defense.parameters()).device) for rows in (data.images, data.labels))
     captions = [data.true_caption(k) for k in y.tolist()]
     return Problem(parts.view, x, y, tuple(data.ids[:n].tolist()), parts.threat, cell.seed, captions)
+
+
+def _device(settings: Settings) -> Device:
+    return Device(settings.device, settings.device)

@@ -1,146 +1,90 @@
-"""Part profile: where the time of one cell goes, LGAP under the exact gradient, by component, forward and backward.
+"""Part profile: where the time of one cell's loop goes, LGAP under the exact gradient, by component, forward and backward.
 
-Forward passes are timed around the component's own function, nested ones apart from it. In the backward pass a pair of
-identities around each component marks when the gradient enters and leaves it.
+`noise` is what the purifier draws; an attack's random start, once per chunk, counts as bookkeeping.
 """
 
 from __future__ import annotations
 
 import tempfile
-import time
-from collections import defaultdict
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
-from unittest import mock
 
-import torch
 from torch import Tensor
 
-from lgap_bench import run as runner
 from lgap_bench.attack.problem import Parts
-from lgap_bench.build import build
 from lgap_bench.noise import Noise
-from scripts.bench.cells import composed
+from scripts.bench import cells
+from scripts.bench.clock import Clock
 from scripts.bench.settings import Settings
-from scripts.bench.timing import wait
 
 
-class Clock:
-    """Seconds by name; at any moment exactly one name is running, the innermost."""
+@dataclass(frozen=True)
+class TimedNoise(Noise):
+    """Noise whose draws are charged to `noise`."""
 
-    def __init__(self, device: str) -> None:
-        self.device = device
-        self.seconds: dict[str, float] = defaultdict(float)
-        self.calls: dict[str, int] = defaultdict(int)
-        self.stack, self.at = ["bookkeeping"], time.perf_counter()
+    clock: Clock
 
-    def tick(self) -> None:
-        """Charge the time since the last tick to whatever is running."""
-        wait(self.device)
-        now = time.perf_counter()
-        self.seconds[self.stack[-1]] += now - self.at
-        self.at = now
+    def normal(self, like: Tensor, tag: str) -> Tensor:
+        """As `Noise.normal`."""
+        return self._timed(super().normal, like, tag)
 
-    def enter(self, name: str) -> None:
-        """From now on the time is this component's."""
-        self.tick()
-        self.stack.append(name)
-        self.calls[name] += 1
+    def uniform(self, like: Tensor, tag: str) -> Tensor:
+        """As `Noise.uniform`."""
+        return self._timed(super().uniform, like, tag)
 
-    def leave(self) -> None:
-        """Back to the component that called it."""
-        self.tick()
-        self.stack.pop()
-
-
-class Mark(torch.autograd.Function):
-    """The identity; calls a function when the gradient passes."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, passed: Callable[[], None]) -> Tensor:
-        ctx.passed = passed
-        return x.view_as(x)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        ctx.passed()
-        return gradients[0], None
-
-
-def _timed(clock: Clock, name: str, function: Callable[..., Any], differentiated: bool) -> Callable[..., Any]:
-    """The function under the clock; `differentiated`: its first argument and its result carry the gradient."""
-
-    def call(x: Any, *rest: Any, **named: Any) -> Any:
-        traced = differentiated and torch.is_grad_enabled() and x.requires_grad
-        clock.enter(name)
+    def _timed(self, draw: Callable[[Tensor, str], Tensor], like: Tensor, tag: str) -> Tensor:
+        self.clock.enter("noise")
         try:
-            if not traced:
-                return function(x, *rest, **named)
-            out = function(Mark.apply(x, clock.leave), *rest, **named)
-            return Mark.apply(out, lambda: clock.enter(f"{name}, backward"))
+            return draw(like, tag)
         finally:
-            clock.leave()
-
-    return call
+            self.clock.leave()
 
 
 def measure(settings: Settings) -> dict[str, Any]:
-    """One cell through `run_cell`, from the built models on."""
+    """One cell from the built models to its finished record."""
+    attack = ("purifier=lgap", "attack=full", f"attack.steps={settings.profile_steps}", f"n={settings.profile_n}")
+    parts, cell = cells.built(settings, *attack, *settings.cell)
     clock = Clock(settings.device)
-
-    def instrumented(*given: Any) -> Parts:
-        parts = build(*given)
-        purifier, defense = parts.defense.purifier, parts.defense
-        prior = purifier.prior
-        for module, method, name, differentiated in (
-            (purifier.captioner, "forward", "captioner", False),
-            (prior, "embed", "text encoder", False),
-            (prior, "encode", "autoencoder, encode", True),
-            (prior, "noise", "U-Net", True),
-            (prior, "decode", "autoencoder, decode", True),
-            (defense.classifier, "forward", "classifier", True),
-        ):
-            setattr(module, method, _timed(clock, name, getattr(module, method), differentiated))
-        clock.tick()
-        clock.seconds.clear()  # what came before is imports and weights
-        return parts
-
-    fill = Noise._fill
-
-    def noise(self: Noise, *rest: Any) -> Tensor:
-        clock.enter("noise")
-        try:
-            return fill(self, *rest)
-        finally:
-            clock.leave()
-
+    _attach(clock, parts)
     with tempfile.TemporaryDirectory() as folder:
-        cfg = composed(
-            settings,
-            *("purifier=lgap", "attack=full", f"attack.steps={settings.profile_steps}"),
-            *(f"n={settings.profile_n}", f"outputs={folder}"),
-            *settings.cell,
-        )
-        patches: tuple[AbstractContextManager[Any], ...] = (
-            mock.patch.object(runner, "build", instrumented),
-            mock.patch.object(Noise, "_fill", noise),
-        )
-        with patches[0], patches[1]:
-            record = runner.run_cell(cfg, cfg.hydra.runtime.choices)
-        clock.tick()
-        facts = record.run()
-    assert clock.stack == ["bookkeeping"], clock.stack
-    total = sum(clock.seconds.values())
-    rows = sorted(clock.seconds.items(), key=lambda row: -row[1])
+        record = cells.begun(cell, settings, Path(folder))
+        clock.restart()  # what came before is imports and weights
+        cells.finished(parts, cell, settings, record, cells.looped(parts, cell, settings, record))
+        seconds = clock.read()
+        in_chunks = record.run()["seconds"]
+    total = sum(seconds.values())
     return {
         "title": f"Where a cell's time goes (LGAP, attack=full, {settings.profile_steps} steps, n = {settings.profile_n})",
         "goal": None,
         "met": {},
         "total_seconds": total,
-        "seconds_in_chunks": facts["seconds"],
+        "seconds_in_chunks": in_chunks,
         "components": [
-            {"name": name, "seconds": seconds, "percent": 100 * seconds / total, "calls": clock.calls[name]}
-            for name, seconds in rows
+            {"name": name, "seconds": spent, "percent": 100 * spent / total, "calls": clock.calls[name]}
+            for name, spent in sorted(seconds.items(), key=lambda row: -row[1])
         ],
     }
+
+
+def _attach(clock: Clock, parts: Parts) -> None:
+    purifier, classifier = parts.defense.purifier, parts.defense.classifier
+    prior = purifier.prior
+    clock.attach(purifier.captioner, "forward", "captioner", differentiated=False)
+    clock.attach(prior, "embed", "text encoder", differentiated=False)
+    clock.attach(prior, "encode", "autoencoder, encode")
+    clock.attach(prior, "noise", "U-Net")
+    clock.attach(prior, "decode", "autoencoder, decode")
+    clock.attach(classifier, "forward", "classifier")
+    for method in ("forward", "observe"):
+        setattr(purifier, method, _with_timed_noise(getattr(purifier, method), clock))
+
+
+def _with_timed_noise(method: Callable[..., Any], clock: Clock) -> Callable[..., Any]:
+    """A purifier's method of (x, noise, ...), handed noise that is timed."""
+
+    def call(x: Tensor, noise: Noise, *rest: Any, **named: Any) -> Any:
+        return method(x, TimedNoise(noise.keys, noise.ids, noise.seed, clock), *rest, **named)
+
+    return call

@@ -12,12 +12,8 @@ import time
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
-import lgap_bench.evaluate as evaluation
-from lgap_bench.run import run_cell
-from scripts.bench import memory
-from scripts.bench.cells import composed
+from scripts.bench import cells, memory
 from scripts.bench.settings import ROOT, Settings
 from scripts.bench.timing import spread
 
@@ -26,10 +22,11 @@ GOAL = 10.0
 
 def measure(settings: Settings) -> dict[str, Any]:
     """One process per cell, LGAP under a short blind PGD and few score draws, the same chunks; sizes in turns."""
+    one = _process if settings.growth_apart else cell
     found: dict[int, list[dict[str, float]]] = {n: [] for n in settings.growth}
     for _ in range(min(settings.repetitions, 2)):
         for n in settings.growth:
-            found[n].append(_process(settings, n))
+            found[n].append(one(settings, n))
     keys = ("ms_per_image", "cpu_ms_per_image", "peak_mib")
     figures = {str(n): {key: spread([each[key] for each in runs]) for key in keys} for n, runs in found.items()}
     first, last = str(settings.growth[0]), str(settings.growth[-1])
@@ -50,46 +47,51 @@ def measure(settings: Settings) -> dict[str, Any]:
 
 
 def _process(settings: Settings, n: int) -> dict[str, float]:
-    given = json.dumps({**asdict(replace(settings, growth=(n,))), "data": str(settings.data)})
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
     done = subprocess.run(
         [sys.executable, "-m", "scripts.bench.growth"],
-        input=given, capture_output=True, text=True, cwd=ROOT, env=environment,
+        input=given(settings, n), capture_output=True, text=True, cwd=ROOT, env=environment,
     )  # fmt: skip
     if done.returncode:
         raise RuntimeError(f"the cell of {n} images failed: {done.stderr}")
     return json.loads(done.stdout.splitlines()[-1])
 
 
+def given(settings: Settings, n: int) -> str:
+    """What a process is told on stdin: the settings as JSON, with one size."""
+    return json.dumps({**asdict(replace(settings, growth=(n,))), "data": str(settings.data)})
+
+
+def taken(text: str) -> Settings:
+    """The settings that `given` wrote."""
+    read = json.loads(text)
+    tuples = {key: tuple(value) for key, value in read.items() if isinstance(value, list)}
+    return Settings(**{**read, **tuples, "data": Path(read["data"])})
+
+
 def cell(settings: Settings, n: int) -> dict[str, float]:
-    """One cell of n images in this process: its loop's time per image, and the process's largest memory so far."""
-    loop, worked = evaluation.evaluate, 0.0
+    """The loop over chunks of one cell of n images in this process: its time per image, the process's largest memory so far.
 
-    def timed(*args: Any) -> Any:
-        nonlocal worked
-        began = time.process_time()
-        chunks = loop(*args)
-        worked = time.process_time() - began
-        return chunks
-
+    Imports, weights, intervals and the grid cost the same for any n and are left out.
+    """
+    parts, composed = cells.built(
+        settings,
+        # The test split has 1,000 images; what an image costs does not depend on the split.
+        *("purifier=lgap", "attack=pgd", f"attack.steps={settings.growth_steps}", "dataset.split=train"),
+        *("score_draws=2", f"n={n}"),
+    )
     with tempfile.TemporaryDirectory() as folder:
-        cfg = composed(
-            settings,
-            # The test split has 1,000 images; what an image costs does not depend on the split.
-            *("purifier=lgap", "attack=pgd", f"attack.steps={settings.growth_steps}", "dataset.split=train"),
-            *("score_draws=2", f"n={n}", f"outputs={folder}"),
-        )
-        # Imports, weights, intervals and the grid cost the same for any n: the loop over chunks is what may grow.
-        with mock.patch.object(evaluation, "evaluate", timed):
-            seconds = run_cell(cfg, cfg.hydra.runtime.choices).run()["seconds"]
+        record = cells.begun(composed, settings, Path(folder))
+        began = time.process_time()
+        chunks = cells.looped(parts, composed, settings, record)
+        worked = time.process_time() - began
+    seconds = sum(float(chunk["seconds"]) for chunk in chunks)
     return {"ms_per_image": 1000 * seconds / n, "cpu_ms_per_image": 1000 * worked / n, "peak_mib": memory.of_process()}
 
 
 def main() -> None:
     """One cell in a process of its own: settings as JSON on stdin, figures as JSON on stdout."""
-    given = json.loads(sys.stdin.read())
-    lists = {key: tuple(given[key]) for key in ("growth", "cell")}
-    settings = Settings(**{**given, **lists, "data": Path(given["data"])})
+    settings = taken(sys.stdin.read())
     cell(settings, 2)  # what a process sets up once is not what an image costs
     print(json.dumps(cell(settings, settings.growth[0])))
 

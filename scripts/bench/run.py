@@ -1,6 +1,6 @@
 """`make bench`: what this project costs, beside plain scripts on public libraries, in one run.
 
-    python scripts/bench/run.py [--parts pgd,bpda,...] [--out DIR] [--quick] [--threads 1] [--data DIR] [--true-size]
+    python -m scripts.bench.run [--parts pgd,bpda,...] [--out DIR] [--quick] [--threads 1] [--data DIR] [--true-size]
 
 Writes DIR/bench.json and DIR/bench.md after every part, so that a killed run leaves what it had.
 """
@@ -13,10 +13,13 @@ import json
 import os
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[2]))
+from scripts.bench.settings import QUICK, Settings
+from scripts.bench.table import markdown
 
 # Name of a part -> its module; true_size runs on request alone.
 PARTS = {
@@ -31,53 +34,42 @@ PARTS = {
 }
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Run the parts in order."""
-    given = _arguments()
+    given = _arguments(argv)
     os.environ["OMP_NUM_THREADS"] = str(given.threads)  # before torch is imported, and for child processes
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler's own notes
     import torch
 
-    from scripts.bench.settings import QUICK, Settings
-    from scripts.bench.table import markdown
     from scripts.bench.timing import machine
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    torch.set_num_threads(given.threads)
-    settings = Settings(device=device, threads=given.threads)
-    if given.data:
-        settings = replace(settings, data=given.data)
-    if given.repetitions:
-        settings = replace(settings, repetitions=given.repetitions)
-    if given.pixel_steps:
-        settings = replace(settings, pixel_steps=given.pixel_steps)
-    if given.quick:
-        settings = replace(settings, **QUICK)
     if given.true_size and device != "cuda":
         sys.exit("--true-size needs a CUDA device: on a CPU it would run for days")
-    modules = {name: PARTS[name] for name in given.parts} | ({"true_size": "true_size"} if given.true_size else {})
-
-    given.out.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(given.threads)
+    settings = _settings(given, device)
     # Where files lie changes no figure and is nobody's business; the part pgd says which images it had.
     shown = {key: value for key, value in asdict(settings).items() if key != "data"}
-    report = {
-        "command": _command(given),
-        "machine": machine(device),
-        "settings": shown,
-        "seconds": 0.0,
-        "parts": {},
-    }
+    parts: dict[str, Any] = {}
+    report = {"command": _command(given), "machine": machine(device), "settings": shown, "seconds": 0.0, "parts": parts}
+    given.out.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
-    for name, module in modules.items():
+    for name in [*given.parts, *(["true_size"] if given.true_size else [])]:
         print(f"{name} ...", file=sys.stderr, flush=True)
-        report["parts"][name] = importlib.import_module(f"scripts.bench.{module}").measure(settings)
+        parts[name] = importlib.import_module(f"scripts.bench.{PARTS.get(name, name)}").measure(settings)
         report["seconds"] = round(time.monotonic() - began, 1)
         (given.out / "bench.json").write_text(json.dumps(report, indent=1) + "\n")
         (given.out / "bench.md").write_text(markdown(report))
     print(markdown(report))
 
 
-def _arguments() -> argparse.Namespace:
+def _settings(given: argparse.Namespace, device: str) -> Settings:
+    asked = {key: getattr(given, key) for key in ("data", "repetitions", "pixel_steps")}
+    chosen = {key: value for key, value in asked.items() if value is not None}
+    return replace(QUICK if given.quick else Settings(), device=device, threads=given.threads, **chosen)
+
+
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="What this project costs, beside plain scripts on public libraries.")
     parser.add_argument("--parts", type=_parts, default=list(PARTS), help=f"of {','.join(PARTS)}; default: all")
     parser.add_argument("--out", type=Path, default=Path("outputs/bench"), help="folder of bench.json and bench.md")
@@ -89,12 +81,12 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--true-size", action="store_true", help="bpda and gradient at Stable Diffusion's size; a GPU only"
     )
-    return parser.parse_args()
+    return parser.parse_args(argv)
 
 
 def _command(given: argparse.Namespace) -> str:
     """The call that repeats these figures, without its paths."""
-    words = ["python scripts/bench/run.py"]
+    words = ["python -m scripts.bench.run"]
     words += [f"--parts {','.join(given.parts)}"] if given.parts != list(PARTS) else []
     words += [f"--{name}" for name in ("quick", "true_size") if getattr(given, name)]
     words += [f"--threads {given.threads}"] if given.threads != 1 else []

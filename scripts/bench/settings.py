@@ -22,6 +22,7 @@ class Settings:
         pixel_n, pixel_steps, pixel_width: part pixel: rows, steps, and channels at the highest resolution.
         share_n: part share.
         growth: part growth: the numbers of images that are compared, the first against the last.
+        growth_apart: whether each of its cells has a process of its own, without which memory is not compared fairly.
         growth_steps: of its attack.
         profile_n, profile_steps: part profile.
         cell: overrides for every LGAP cell, to shorten a quick run or to point at other weights.
@@ -43,6 +44,7 @@ class Settings:
     pixel_width: int = 32
     share_n: int = 64
     growth: tuple[int, ...] = (64, 1024)
+    growth_apart: bool = True
     growth_steps: int = 1
     profile_n: int = 32
     profile_steps: int = 20
@@ -50,22 +52,23 @@ class Settings:
 
 
 # Seconds instead of minutes: whether every part runs, not what it finds.
-QUICK = {
-    "repetitions": 1,
-    "pgd_n": 2,
-    "pgd_steps": 3,
-    "bpda_n": 2,
-    "bpda_steps": 3,
-    "gradient_n": 2,
-    "large_n": 1,
-    "large_width": 16,
-    "pixel_n": 1,
-    "pixel_steps": 4,
-    "pixel_width": 16,
-    "share_n": 2,
-    "growth": (2, 4),
-    "growth_steps": 1,
-    "profile_n": 2,
-    "profile_steps": 2,
-    "cell": ("score_draws=2", "attack.select_draws=1", "attack.confirm_draws=1"),
-}
+QUICK = Settings(
+    repetitions=1,
+    pgd_n=2,
+    pgd_steps=3,
+    bpda_n=2,
+    bpda_steps=3,
+    gradient_n=2,
+    large_n=1,
+    large_width=16,
+    pixel_n=1,
+    pixel_steps=4,
+    pixel_width=16,
+    share_n=2,
+    growth=(2, 4),
+    growth_apart=False,
+    growth_steps=1,
+    profile_n=2,
+    profile_steps=2,
+    cell=("score_draws=2", "attack.select_draws=1", "attack.confirm_draws=1"),
+)

@@ -1,109 +1,68 @@
-"""Part share: how much of a cell's time passes outside the models."""
+"""Part share: how much of a cell's time passes outside the models.
+
+Inside is a forward pass of purifier, captioner or classifier, and the backward pass from a model's output to its input.
+The rest of the backward pass (the loss, BPDA's identity) is outside.
+"""
 
 from __future__ import annotations
 
 import statistics
 import tempfile
-import time
-from collections.abc import Callable
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
-from unittest import mock
 
-import torch
-
-from lgap_bench import evaluate as evaluation
-from lgap_bench import run as runner
-from lgap_bench.attack.problem import Parts
-from lgap_bench.build import build
-from scripts.bench.cells import composed
+from lgap_bench.report.grid import draw_grid
+from scripts.bench import cells
+from scripts.bench.clock import REST, Clock
 from scripts.bench.settings import Settings
-from scripts.bench.timing import spread, wait
+from scripts.bench.timing import spread
 
 GOAL = 5.0
-
-
-class Inside:
-    """Seconds spent inside wrapped functions, nested ones counted once."""
-
-    def __init__(self, device: str) -> None:
-        self.device, self.depth, self.seconds = device, 0, 0.0
-
-    def wrap(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """The same function under the clock."""
-
-        def timed(*args: Any, **kwargs: Any) -> Any:
-            if self.depth:
-                return function(*args, **kwargs)
-            wait(self.device)
-            self.depth, began = 1, time.perf_counter()
-            try:
-                return function(*args, **kwargs)
-            finally:
-                wait(self.device)
-                self.depth, self.seconds = 0, self.seconds + time.perf_counter() - began
-
-        return timed
+MODELS = "models"
 
 
 def measure(settings: Settings) -> dict[str, Any]:
-    """LGAP under BPDA through `run_cell`, from the built models to the drawn grid; one whole cell per repetition."""
-    cells = [_once(settings) for _ in range(min(settings.repetitions, 2))]
-    shares = [cell.outside_percent for cell in cells]
+    """LGAP under BPDA, from the built models to the drawn grid; one whole cell per repetition."""
+    runs = [_once(settings) for _ in range(min(settings.repetitions, 2))]
+    shares = [run["outside_percent"] for run in runs]
     return {
         "title": f"Share of a cell outside purifier, classifier and captioner (LGAP, BPDA-{settings.bpda_steps}, n = {settings.share_n})",
         "goal": f"at most {GOAL} %",
         "met": {"outside_percent": statistics.median(shares) <= GOAL},
         "outside_percent": spread(shares),
-        "outside_percent_of_loop": spread([cell.outside_percent_of_loop for cell in cells]),
-        "cells": cells,
+        "outside_percent_of_loop": spread([run["outside_percent_of_loop"] for run in runs]),
+        "cells": runs,
     }
 
 
 def _once(settings: Settings) -> dict[str, float]:
-    clock, began = Inside(settings.device), 0.0
-
-    def instrumented(*given: Any) -> Parts:
-        nonlocal began
-        parts = build(*given)
-        purifier = parts.defense.purifier
-        for module, name in (
-            (purifier, "forward"),
-            (purifier.captioner, "forward"),
-            (purifier.captioner, "loss"),
-            (parts.defense.classifier, "forward"),
-        ):
-            setattr(module, name, clock.wrap(getattr(module, name)))
-        began = time.perf_counter()
-        return parts
-
-    evaluate, loop = evaluation.evaluate, {}
-
-    def looped(*args: Any) -> Any:
-        at, models = time.perf_counter(), clock.seconds
-        chunks = evaluate(*args)
-        loop.update(seconds=time.perf_counter() - at, models=clock.seconds - models)
-        return chunks
-
+    attack = ("purifier=lgap", "attack=bpda", f"attack.steps={settings.bpda_steps}", f"n={settings.share_n}")
+    parts, cell = cells.built(settings, *attack, *settings.cell)
+    purifier, clock = parts.defense.purifier, Clock(settings.device)
+    clock.attach(purifier, "forward", MODELS)
+    clock.attach(purifier.captioner, "forward", MODELS, differentiated=False)
+    clock.attach(purifier.captioner, "loss", MODELS)
+    clock.attach(parts.defense.classifier, "forward", MODELS)
     with tempfile.TemporaryDirectory() as folder:
-        cfg = composed(
-            settings,
-            *("purifier=lgap", "attack=bpda", f"attack.steps={settings.bpda_steps}"),
-            *(f"n={settings.share_n}", f"outputs={folder}"),
-            *settings.cell,
-        )
-        grad = clock.wrap(torch.autograd.grad)
-        with (
-            mock.patch.object(runner, "build", instrumented),
-            mock.patch.object(evaluation, "evaluate", looped),
-            mock.patch.object(torch.autograd, "grad", grad),
-        ):
-            runner.run_cell(cfg, cfg.hydra.runtime.choices)
-        total = time.perf_counter() - began
+        clock.restart()
+        record = cells.begun(cell, settings, Path(folder))
+        before = clock.read()
+        chunks = cells.looped(parts, cell, settings, record)
+        after = clock.read()
+        cells.finished(parts, cell, settings, record, chunks)
+        draw_grid(record, record.classes())
+        whole = clock.read()
+    loop = {name: seconds - before.get(name, 0.0) for name, seconds in after.items()}
     # What comes after the loop over chunks (intervals, record, picture) is a fixed cost per cell.
     return {
-        "seconds": total,
-        "seconds_in_models": clock.seconds,
-        "seconds_in_loop": loop["seconds"],
-        "outside_percent": 100 * (1 - clock.seconds / total),
-        "outside_percent_of_loop": 100 * (1 - loop["models"] / loop["seconds"]),
+        "seconds": sum(whole.values()),
+        "seconds_in_models": sum(whole.values()) - whole[REST],
+        "seconds_in_loop": sum(loop.values()),
+        "outside_percent": _outside(whole),
+        "outside_percent_of_loop": _outside(loop),
     }
+
+
+def _outside(seconds: Mapping[str, float]) -> float:
+    return 100 * seconds[REST] / sum(seconds.values())

@@ -66,7 +66,7 @@ def followed(defense: Defense, images: Attacked, chosen: list[int]) -> list[Row]
     """Means and bands over the chosen samples at every state, from the attacked image to the purified one."""
     purifier = comparison.diffpure(defense)
     noise = images.score(1, chosen)
-    x_0 = purifier.prior.encode(defense.shown(images.images[chosen]), noise)
+    x_0 = purifier.prior.encode(defense.as_model_input(images.images[chosen]), noise)
     x = purifier.start(x_0, noise)
     size = tuple(images.images.shape[-2:])
     given = (None, purifier.sampler, noise, purifier.terms(x_0, size, noise))

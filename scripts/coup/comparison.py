@@ -23,9 +23,9 @@ from lgap_bench.cell.compose import composed, resolved
 from lgap_bench.cell.config import Cell
 from lgap_bench.cell.instantiate import instantiate
 from lgap_bench.defense import Defense
+from lgap_bench.measure import run_cell
 from lgap_bench.noise import Noise, streams
 from lgap_bench.purifier.diffpure import DiffPure
-from lgap_bench.run import run_cell
 from lgap_bench.runtime.device import configure, find_device
 
 ATTACK = ("attack=apgd_ce",)  # COUP's choice for its analyses: APGD-CE on the exact gradient

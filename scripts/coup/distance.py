@@ -131,7 +131,7 @@ def paths(defense: Defense, purifier: DiffPure, images: Attacked) -> Paths:
     rows, draws = images.images.repeat(DRAWS, 1, 1, 1), images.score(DRAWS)
     for first, last in passes(len(rows), images.cell.max_rows):
         noise = draws.rows(first, last)
-        x = purifier.prior.encode(defense.shown(rows[first:last]), noise)
+        x = purifier.prior.encode(defense.as_model_input(rows[first:last]), noise)
         watch = Watch(purifier.terms(x, tuple(rows.shape[-2:]), noise))
         given = (purifier.steps, None, purifier.sampler, noise, [watch])
         end = reverse(purifier.prior, purifier.start(x, noise), *given)

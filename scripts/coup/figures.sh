@@ -3,10 +3,11 @@
 # proposition 2. In miniature by default; `scripts/coup/figures.sh --quick` to see that it works, further arguments are
 # those of the scripts (`--paper`, n=..., outputs=...). Attacked cells answer from their records when run again.
 set -uo pipefail
+cd "$(dirname "$0")/../.." || exit 1
 python=${PYTHON:-.venv/bin/python}
 quick=
 for given in "$@"; do [ "$given" = --quick ] && quick=--quick; done
 status=0
-"$python" scripts/coup/toy_figure.py $quick || status=1
-for figure in case grids distance; do "$python" scripts/figures/coup_$figure.py "$@" || status=1; done
+"$python" -m scripts.coup.toy_figure $quick || status=1
+for figure in case grids distance; do "$python" -m scripts.coup.$figure "$@" || status=1; done
 exit $status

@@ -4,6 +4,7 @@
 # Two lanes work towards each other and never measure a cell twice; resumable. `strong` adds the worst of four attacks and
 # PGD-200 + EOT 20 on the exact gradient on that many images, seed 0 (hours). DATASET= (empty) for paper scale: the paper's 512 images.
 set -uo pipefail
+cd "$(dirname "$0")/../.." || exit 1
 outputs=${1:-outputs}
 seeds=${3:-0,1,2}
 scale=${DATASET-digits}

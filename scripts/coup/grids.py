@@ -18,7 +18,7 @@ from torch import Tensor
 
 from lgap_bench.defense import Defense
 from lgap_bench.noise import Noise
-from lgap_bench.report.grid import INK, RIGHT, WRONG
+from lgap_bench.report.figure import INK, RIGHT, WRONG
 from scripts.coup import comparison
 from scripts.coup.comparison import VARIANTS, Attacked
 

@@ -1,4 +1,4 @@
-"""Cost per image of the miniature's purifiers from 32 to 1,024 images, in turns: `python scripts/coup/growth.py`.
+"""Cost per image of the miniature's purifiers from 32 to 1,024 images, in turns: `python -m scripts.coup.growth`.
 
 Purification and classification without gradient, in passes of `max_rows` images as a cell runs them; median per size.
 `--rows 64 512` tries other sizes of a pass, `--gradient` measures the gradient through purifier and classifier.

@@ -1,9 +1,9 @@
 """COUP, table 4: seconds per image of a defense by depth t*, for DiffPure, COUP without guidance and COUP.
 
-    scripts/coup/times.py [dataset=digits] [device=auto] [images=8] [repeats=7] [outputs=outputs] [any key of a cell]
+    python -m scripts.coup.times [dataset=digits] [device=auto] [images=8] [repeats=7] [outputs=outputs] [any key of a cell]
 
-Purification and classification of one batch without gradient, purifiers and depths in turns, one thread unless threads=... says more, the median of the
-repeats. t* = 0 is the classifier alone. A depth that the prior's step length does not divide is left out: the miniature's
+Purification and classification of one batch without gradient, purifiers and depths in turns, one thread unless
+threads=... says more, the median of the repeats. t* = 0 is the classifier alone. A depth that the prior's step length does not divide is left out: the miniature's
 steps are 0.05 long, so the paper's 0.001 (one of its steps) has no counterpart there. Times are no robustness: nothing is
 recorded, and the table and figure lie in <outputs>/figures/.
 """
@@ -25,17 +25,15 @@ from lgap_bench.cell.config import Cell
 from lgap_bench.cell.instantiate import instantiate
 from lgap_bench.defense import Defense
 from lgap_bench.noise import streams
-from lgap_bench.report.table import as_markdown, write_csv
+from lgap_bench.report import figure, write
+from lgap_bench.report.page import Figure, Page, Table
+from lgap_bench.report.pages import paper
 from lgap_bench.runtime.device import Device, configure, find_device
 from lgap_bench.runtime.errors import one_line_errors
 
 DEPTHS = (0.0, 0.001, 0.05, 0.1, 0.15)  # the published columns, by the release's figures
-COLORS = {"diffpure": "#777777", "coup_unguided": "#2166ac", "coup": "#b2182b"}
-PUBLISHED = {  # seconds on a V100; which batch, the paper does not say
-    "diffpure": (0.006, 0.140, 3.056, 5.770, 8.648),
-    "coup_unguided": (0.006, 0.148, 3.032, 6.930, 8.732),
-    "coup": (0.006, 0.170, 3.894, 7.662, 11.134),
-}
+# Seconds on a V100; which batch, the paper does not say.
+PUBLISHED = {row["purifier"]: tuple(row["published"].values()) for row in paper.load("coup/4")["rows"]}
 OWN = {"images": "8", "repeats": "7", "outputs": "outputs", "device": "auto"}
 UNIT = 0.1  # the depth at which DiffPure's time is the figure's unit
 Place = tuple[str, float]  # purifier, depth
@@ -57,13 +55,11 @@ def main() -> None:
             spent[place].append(_seconds(defense, x, noise) / len(x))
     seconds = {place: median(times[1:]) for place, times in spent.items()}  # the first round warms up
     rows = [_row(name, seconds) for name in PUBLISHED]
-    out = Path(own["outputs"]) / "figures" / "coup_times"
-    write_csv(rows, out.with_suffix(".csv"), list(rows[0]))
-    page = f"Seconds per image (published: seconds on a V100), {_conditions(given, own, len(x))}\n\n"
-    page += as_markdown(rows, list(rows[0]))
-    out.with_suffix(".md").write_text(page + "\n")
-    print(page)
-    print(out.with_suffix(".csv"), out.with_suffix(".md"), _figure(seconds, out.with_suffix(".png")))
+    title = f"Seconds per image (published: seconds on a V100), {_conditions(given, own, len(x))}"
+    page = Page("coup_times", title, tables=[Table(list(rows[0]), rows)], figures=[Figure(lambda: _figure(seconds))])
+    files = write.export(page, Path(own["outputs"]) / "figures")
+    print(write.text(page, markdown=True))
+    print(*files)
 
 
 def _count(key: str, text: str) -> int:
@@ -123,25 +119,17 @@ def _conditions(given: dict[str, str], own: dict[str, str], images: int) -> str:
     return f"{keys}, {own['device']}, one batch of {images}, median of {own['repeats']} rounds"
 
 
-def _figure(seconds: dict[Place, float], out: Path) -> Path:
+def _figure(seconds: dict[Place, float]) -> Any:
     """Measured and published, each relative to its own DiffPure at 0.1: the machines differ, the shapes need not."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    drawn = Figure(figsize=(5.2, 3.6), layout="constrained")
-    FigureCanvasAgg(drawn)
-    axis = drawn.subplots()
+    drawn, (axis,) = figure.panels(1)
     unit, published_unit = seconds["diffpure", UNIT], PUBLISHED["diffpure"][DEPTHS.index(UNIT)]
-    for name in PUBLISHED:
-        color = COLORS[name]
+    for name, color in zip(PUBLISHED, figure.COLORS, strict=False):
         depths = [depth for depth in DEPTHS if (name, depth) in seconds]
         axis.plot(depths, [seconds[name, d] / unit for d in depths], color=color, marker="o", label=name)
         axis.plot(DEPTHS, [s / published_unit for s in PUBLISHED[name]], color=color, ls="--", marker=".")
     axis.set(xlabel="depth t*", ylabel=f"time per image, DiffPure at {UNIT} = 1")
-    axis.legend(fontsize=7, title="dashed: published", title_fontsize=7)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    drawn.savefig(out, dpi=110)
-    return out
+    figure.legend(drawn, "dashed: published")
+    return drawn
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """COUP's figure 3b and its two propositions on a mixture of two Gaussians: a table, coup_toy.csv and coup_toy.png.
 
-`coup_toy.py` writes below outputs/figures/ in under a minute on one core; no network, no GPU, no weights.
+`python -m scripts.coup.toy_figure` writes below outputs/figures/ in under a minute on one core; no network, no GPU, no weights.
 """
 
 from __future__ import annotations

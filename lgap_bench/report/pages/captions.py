@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,9 @@ from numpy.typing import NDArray
 from lgap_bench.metric.accuracy import accuracy
 from lgap_bench.metric.caption import bleu, rouge_l
 from lgap_bench.record import Record
-from lgap_bench.report.table import as_markdown, as_text, grouped, write_csv
+from lgap_bench.report.page import Page, Table
+from lgap_bench.report.rows import apart, grouped
+from lgap_bench.task.single_label import SINGLE_LABEL
 
 Flags = NDArray[np.bool_]
 Rows = list[dict[str, Any]]
@@ -31,7 +32,7 @@ DISTANCES = tuple(f"{name}_{key}" for name in ("same", "near", "far") for key in
 
 
 def fidelity(groups: Sequence[Sequence[Record]]) -> Rows:
-    """One row per group of records that differ in their seed alone (`report.table.grouped`), where there are captions.
+    """One row per group of records that differ in their seed alone (`rows.grouped`), where there are captions.
 
     Percent, over pairs of image and seed whose attack did not fail. `failure`: attacked captions without the label word
     among images whose clean caption has it; `target`: attacked captions that say what a targeted attack aimed at. Robust
@@ -58,22 +59,19 @@ def per_class(groups: Sequence[Sequence[Record]]) -> Rows:
     return list(rows.values())
 
 
-def print_tables(cells: Sequence[Record], markdown: bool, csv: Path | None) -> None:
-    """Print both tables, and write them to `csv` and to a file beside it, `..._classes.csv`."""
+def page(cells: Sequence[Record]) -> Page:
+    """Both tables; `..._classes.csv` holds the second. Raises ValueError where no record holds captions."""
     groups = sorted(grouped(cells), key=_order)
     rows, classes = fidelity(groups), per_class(groups)
     if not rows:
         raise ValueError("--captions: no record holds captions: run a cell with purifier=lgap first")
-    table = as_markdown if markdown else as_text
-    columns = [c for c in COLUMNS if not _empty(rows, c)]
-    distances = ("attack", "captioner", *DISTANCES)
-    by_class = tuple(classes[0])
-    print("\n\n".join((table(rows, columns), table(rows, distances), table(classes, by_class))))
-    if csv:
-        second = csv.with_name(f"{csv.stem}_classes{csv.suffix}")
-        write_csv(rows, csv, ("purifier", "dataset", "norm", *COLUMNS, *DISTANCES, "records"))
-        write_csv(classes, second, by_class)
-        print(f"written to {csv} and {second}")
+    columns, by_class = [c for c in COLUMNS if not _empty(rows, c)], tuple(classes[0])
+    exported = ("purifier", "dataset", "norm", *COLUMNS, *DISTANCES, "records")
+    return Page(
+        "captions", "",
+        tables=[Table(columns, rows), Table(("attack", "captioner", *DISTANCES), rows), Table(by_class, classes)],
+        data=[Table(exported, rows), Table(by_class, classes, name="classes")],
+    )  # fmt: skip
 
 
 class _Cell:
@@ -92,8 +90,7 @@ class _Cell:
         # as in the main table: an image whose attack failed in any seed is left out of all
         failed = self.column("failed").any(axis=0)
         self.kept = np.broadcast_to(~failed, self.label.shape)
-        guesses = np.asarray([table["attacked_prediction"] for table in self.tables])
-        self.correct = guesses == self.label[:, :, None]
+        self.correct = np.asarray([SINGLE_LABEL.correct(table, "attacked") for table in self.tables])
 
     def column(self, name: str) -> NDArray[Any]:
         """A column of every seed, (seeds, images)."""
@@ -153,18 +150,15 @@ def _share(flags: Flags, among: Flags) -> float | None:
 
 
 def _titles(cells: Sequence[_Cell]) -> list[str]:
-    """A column name per cell: the attack, with the captioner, then the budget, then the record, as far as it takes."""
-    shown = [
-        [s["attack_name"], str(s["captioner_name"]), f"{s['norm']} {s['eps']}", c.records[0].folder.name]
-        for c in cells
-        for s in (c.summary,)
+    """A column name per cell: the attack, and where that is not enough what sets it apart; the record as a last resort."""
+    attacks = [cell.summary["attack_name"] for cell in cells]
+    facts = [
+        {"captioner": str(s["captioner_name"]), "threat": f"{s['norm']} {s['eps']}"}
+        for s in (cell.summary for cell in cells)
     ]
-    names = ["" for _ in cells]
-    for parts in range(1, 5):
-        names = [" ".join(dict.fromkeys(each[:parts])) for each in shown]
-        if len(set(names)) == len(names):
-            break
-    return names
+    names = [" ".join([a, *each.values()]) for a, each in zip(attacks, apart(facts, attacks), strict=True)]
+    folders = [cell.records[0].folder.name for cell in cells]
+    return [f"{name} {folders[i]}" if names.count(name) > 1 else name for i, name in enumerate(names)]
 
 
 def _order(group: Sequence[Record]) -> str:

@@ -1,0 +1,78 @@
+"""Accuracy over one swept key (COUP, figures 4a and 4b): a table and a figure."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lgap_bench.report import figure
+from lgap_bench.report.page import Figure, Page, Table
+from lgap_bench.report.rows import apart, settings_line, told
+from lgap_bench.report.select import Row, by_defense
+
+COLUMNS = ("value", "natural", "robust", "robust_low", "robust_high", "any_of_k", "seeds", "line")
+MORE = ("natural_low", "natural_high", "majority_of_k", "records")
+TITLED = ("n", "threat.eps", "threat.norm")  # what a line's title says of itself
+
+
+def page(name: str, table: Mapping[str, Any], outputs: Path, dataset: str | None) -> Page:
+    """Raises ValueError where there is no record of its experiments."""
+    wanted = table["curve"]
+    rows = by_defense(wanted["experiments"], outputs, dataset)
+    if not rows:
+        raise ValueError(f"table={name}: no record of its experiments in {outputs / 'records'}: run {wanted['script']}")
+    found = points(rows, wanted["key"])
+    shown = [{**point, "value": str(point["value"])} for point in found]  # tables round to one digit: 0.05 is no 0.1
+    return Page(
+        name.replace("/", "-"),
+        f"{table['title']}, over {wanted['key']}",
+        settings_line(found),
+        [Table(COLUMNS, shown)],
+        data=[Table((*COLUMNS, *MORE), found)],
+        figures=[Figure(lambda: draw(found, wanted["label"], wanted.get("paper_value")))],
+        notes=table.get("notes", ()),
+    )
+
+
+def points(rows: Sequence[Row], key: str) -> list[dict[str, Any]]:
+    """One point per value of `key` and experiment; `line` names what the points of one line share where lines differ.
+
+    Raises ValueError if a record has no such key.
+    """
+    lines: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        if key not in row.identity:
+            raise ValueError(
+                f"{key} is no key of purifier={row.facts['purifier']}: a curve over it needs records with it"
+            )
+        lines[json.dumps({k: v for k, v in row.identity.items() if k != key}, sort_keys=True)].append(row)
+    rest = [json.loads(text) for text in lines]
+    differences = apart(rest, [None] * len(rest))
+    found = []
+    for more, held in zip(differences, lines.values(), strict=True):
+        facts = held[0].facts
+        title = f"{facts['purifier']}, {facts['dataset']}, {facts['norm']} {facts['eps']}, n = {facts['n']}"
+        text = f"{title} {told({k: v for k, v in more.items() if k not in TITLED})}".strip()
+        for row in sorted(held, key=lambda row: row.identity[key]):
+            for attack, line in row.lines.items():
+                found.append({**line, "value": row.identity[key], "line": text, "experiment": attack})
+    return found
+
+
+def draw(found: Sequence[Mapping[str, Any]], label: str, paper_value: float | None) -> Any:
+    """Robust accuracy with its 95 % interval, natural accuracy dashed; a colour per line, the paper's setting marked."""
+    drawn, (axis,) = figure.panels(1, height=4.0)
+    names = list(dict.fromkeys((point["line"], point["experiment"]) for point in found))
+    for place, name in enumerate(names):
+        own = [point for point in found if (point["line"], point["experiment"]) == name and "robust" in point]
+        color, x = figure.COLORS[place % len(figure.COLORS)], [point["value"] for point in own]
+        figure.accuracies(axis, x, own, name[0], color=color)
+        axis.plot(x, [point["natural"] for point in own], color=color, ls="--", marker=".")
+    if paper_value is not None:
+        axis.axvline(paper_value, color=figure.FAINT, lw=1, ls=":", label=f"the paper's setting, {paper_value:g}")
+    axis.set(xlabel=label, ylabel="accuracy, % (dashed: natural)", ylim=(0, 101))
+    figure.legend(drawn, columns=1)
+    return drawn

@@ -1,0 +1,200 @@
+"""An item of a paper: its published values beside what was measured, row by row, or the script that makes it."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from lgap_bench import CONF
+from lgap_bench.cell.config import STAGES
+from lgap_bench.record import Record, records
+from lgap_bench.report.page import Empty, Page, Quantity, Table
+from lgap_bench.report.pages.all import failed_said
+from lgap_bench.report.rows import grouped, interval, merge, settings_line
+from lgap_bench.report.select import Requested, on_dataset, requested
+from lgap_bench.report.worst import lowest_of, worst_per_image
+
+COLUMNS = (
+    "row", "paper_natural", "paper_robust", "natural", "robust", "interval", "any_of_k", "natural_any_of_k", "attack",
+    "view", "n", "seeds", "differs", "to_run",
+)  # fmt: skip
+ALWAYS = ("row", "paper_robust", "robust")  # shown even where empty
+EXPORTED = (
+    *COLUMNS[:5], "robust_low", "robust_high", "natural_low", "natural_high", *COLUMNS[6:13], "state", "to_run", "eps",
+    "norm", "dataset", "purifier", "classifier", "captioner", "train", "finetune", "architecture", "paper_architecture",
+    "score_draws", "majority_of_k", "caption_label_clean", "caption_label_attacked", "as_published", "failed", "status",
+    "source", "records", "seconds",
+)  # fmt: skip
+MEASURED = ("natural", "robust")  # say in every row without a number why there is none
+SEVERAL = {"worst_per_image": worst_per_image, "lowest_of": lowest_of}  # rows made from several experiments
+Rows = list[dict[str, Any]]
+
+
+def load(name: str) -> dict[str, Any]:
+    """conf/table/<name>.yaml. Raises ValueError naming the tables there are."""
+    file = CONF / "table" / f"{name}.yaml"
+    if not file.is_file():
+        raise ValueError(f"table={name} is not known: use one of {', '.join(known())}")
+    return yaml.safe_load(file.read_text())
+
+
+def known() -> list[str]:
+    """Every item that `table=` knows, `coup/1` and so on."""
+    folder = CONF / "table"
+    return sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml"))
+
+
+def pages(name: str, table: Mapping[str, Any], outputs: Path, dataset: str | None) -> list[Page]:
+    """The table once per data set that its experiments were measured on (or on the one asked for)."""
+    found = []
+    for which, rows in tables(name, outputs, dataset).items():
+        measured = any(row.get("records") for row in rows)
+        columns = [c for c in COLUMNS if c in ALWAYS or any(row.get(c) is not None for row in rows)]
+        notes = list(table.get("notes", ()))
+        if not measured:
+            notes.append(f"Published values alone: no record of its experiments in {outputs / 'records'}")
+        found.append(
+            Page(
+                f"{name.replace('/', '-')}-{which.replace(' ', '-')}",
+                table["title"],
+                settings_line(rows) or f"Measured on: {which}",
+                [Table(columns, [_shown(row) for row in rows])],
+                [Table(EXPORTED, rows)],
+                notes=notes,
+                measured=measured,
+            )
+        )
+    return found
+
+
+def _shown(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row as it is read: blank where a column does not apply to it, since `-` means that there is no such value."""
+    words = ("differs", "to_run") if row.get("state") == "measured" else COLUMNS
+    paper = "state" in row and {"paper_natural": None, "paper_robust": None}
+    return {**dict.fromkeys(words, ""), **(paper or {}), **{key: v for key, v in row.items() if v is not None}}
+
+
+def by_script(name: str, table: Mapping[str, Any]) -> Page:
+    """An item that a script makes, or that needs none: which one it is, beside the values that the paper gives."""
+    columns = list(dict.fromkeys(column for row in table["rows"] for column in ["row", *row.get("published", {})]))
+    unit = {key: table[key] for key in ("unit", "digits") if key in table}
+    rows = [{"row": row["row"], **_published(row.get("published", {}), unit)} for row in table["rows"]]
+    held = [Table(columns, rows, f"published: {table['source']}")] if rows else []
+    made = f"made by: {table['script']}" if "script" in table else "nothing to measure"
+    return Page(name.replace("/", "-"), table["title"], made, held, notes=table.get("notes", ()), measured=False)
+
+
+def tables(name: str, outputs: Path, dataset: str | None = None) -> dict[str, Rows]:
+    """The rows once per data set; on one without a record they are the published values alone."""
+    table = load(name)
+    known = sorted(path.stem for path in (CONF / "dataset").glob("*.yaml"))
+    if dataset is not None and dataset not in known:
+        raise ValueError(f"dataset={dataset} is not known: use one of {', '.join(known)}")
+    found = requested(records(outputs), experiments(table))
+    measured = sorted({record.summary()["dataset_name"] for group in found.values() for record, _ in group})
+    chosen = [dataset] if dataset is not None else measured
+    return {which: _rows(table, on_dataset(found, which), which) for which in chosen} or {
+        "nothing measured": _rows(table, {}, None)
+    }
+
+
+def experiments(table: Mapping[str, Any]) -> set[str]:
+    """Every experiment that a table's rows name."""
+    return {e for row in table["rows"] for e in _named(row)}
+
+
+def _named(row: Mapping[str, Any]) -> list[str]:
+    several = [e for key in SEVERAL for e in row.get(key, ())]
+    return [row["experiment"]] if "experiment" in row else several
+
+
+def _rows(table: Mapping[str, Any], found: Requested, dataset: str | None) -> Rows:
+    rows: Rows = []
+    for row in table["rows"]:
+        if "section" in row:
+            rows.append({"row": f"[{row['section']}]"})
+            continue
+        cited = not _named(row)
+        paper: dict[str, Any] = {"row": f"{row['row']} (cited)" if cited else row["row"]}
+        paper |= {f"paper_{key}": value for key, value in _published({k: row.get(k) for k in MEASURED}).items()}
+        paper |= {"paper_architecture": row.get("architecture"), "source": table["source"] if "robust" in row else None}
+        lines = [{**failed_said(line), "state": "measured"} for line in _lines(row, found)]
+        rows += [{**line, **paper} for line in lines or [_empty(row, found, dataset)]]
+    return rows
+
+
+def _empty(row: Mapping[str, Any], found: Requested, dataset: str | None) -> dict[str, Any]:
+    """A row without a measurement, and what measures it."""
+    if not _named(row):
+        return {**dict.fromkeys(MEASURED, Empty.CITED), "state": Empty.CITED.value}
+    scale = f" dataset={dataset}" if dataset else ""
+    missing = [experiment for experiment in _named(row) if not found.get(experiment)]
+    if "worst_per_image" in row:
+        call = "any two of its attacks"
+    elif len(missing) == 1:
+        call = f"lgap-bench run experiment={missing[0]}{scale}"
+    else:
+        call = f"lgap-bench run -m experiment={','.join(missing or _named(row))}{scale}"
+    return {**dict.fromkeys(MEASURED, Empty.NOT_RUN), "state": Empty.NOT_RUN.value, "to_run": call}
+
+
+def _lines(row: Mapping[str, Any], found: Requested) -> Rows:
+    """What was measured of a row: an experiment, the worst of several per image, or the one with the lowest accuracy."""
+    for key, choose in SEVERAL.items():
+        if key in row:
+            return choose({experiment: found.get(experiment, []) for experiment in row[key]})
+    return _measured(found.get(row.get("experiment", ""), []))
+
+
+def _measured(cells: Sequence[tuple[Record, str]]) -> Rows:
+    """One line per group of records that differ in their seed alone, by their identities; then the spread of trainings."""
+    texts = {record.folder.name: text for record, text in cells}
+    groups = grouped([record for record, _ in cells])
+    lines = [_line(group, min((texts[record.folder.name] for record in group), key=len)) for group in groups]
+    spread = _spread(lines, [group[0].identity() for group in groups])
+    return sorted(lines, key=lambda line: line["differs"] or "") + spread
+
+
+def _line(cells: Sequence[Record], text: str) -> dict[str, Any]:
+    line = merge(cells)
+    view = cells[0].summary()["view"]
+    return {**line, "view": view, "differs": text or None, "interval": interval(line)}
+
+
+def _spread(lines: Sequence[Mapping[str, Any]], identities: Sequence[Mapping[str, Any]]) -> Rows:
+    """The spread over trainings: lines whose identities differ in finetune.seed (or train.seed) alone, as one more line."""
+    found = []
+    for stage in STAGES:
+        alike: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
+        for line, identity in zip(lines, identities, strict=True):
+            if "robust" in line and stage in identity:
+                rest = {**identity, "seed": None, stage: {**identity[stage], "seed": None}}
+                alike[json.dumps(rest, sort_keys=True)].append(line)
+        found += [_mean(group, stage) for group in alike.values() if len(group) > 1]
+    return found
+
+
+def _mean(group: Sequence[Mapping[str, Any]], stage: str) -> dict[str, Any]:
+    values = [line["robust"] for line in group]
+    line = {name: group[0][name] for name in ("attack", "view", "n", "seeds", "eps", "norm", "dataset")}
+    line |= {"natural": float(np.mean([each["natural"] for each in group])), "robust": float(np.mean(values))}
+    line |= {"interval": f"{min(values):.1f}-{max(values):.1f}"}
+    return {**line, "differs": f"mean and range over {len(group)} trainings ({stage}.seed)"}
+
+
+def _published(values: Mapping[str, Any], unit: Mapping[str, Any] | None = None) -> dict[str, str | Quantity | None]:
+    """Published values as they stand in a table: percent with two digits, text as it is (`> 64`), or with their unit."""
+    return {key: _cell(value, unit) for key, value in values.items()}
+
+
+def _cell(value: Any, unit: Mapping[str, Any] | None) -> str | Quantity | None:
+    if value is None or isinstance(value, str):
+        return value
+    held = value if isinstance(value, Mapping) else {"value": value, **(unit or {})}
+    return Quantity(**held) if "unit" in held else f"{value:.2f}"

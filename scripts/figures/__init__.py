@@ -1,0 +1,1 @@
+"""Drawings of the documentation that hold no measured numbers."""
