@@ -92,7 +92,7 @@ def call(part: str, function: Callable[[], Any]) -> Any:
 def _check_purified(parts: Parts, ask: Asked) -> Tensor:
     """Images in, images out: shape, kind and range, and the input as it was."""
     given = ask.x.clone()
-    purified = call(ask.purifier, lambda: parts.defense.purifier(parts.defense.shown(given), ask.noise))
+    purified = call(ask.purifier, lambda: parts.defense.purifier(parts.defense.as_model_input(given), ask.noise))
     if not isinstance(purified, Tensor):
         raise ValueError(f"{ask.purifier} returns {type(purified).__name__}: return the purified images, a tensor")
     if not torch.equal(given, ask.x):

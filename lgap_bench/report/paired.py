@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from lgap_bench.metric.interval import paired_interval
 from lgap_bench.record import Record
 from lgap_bench.report.select import Row
 from lgap_bench.report.worst import worst_case
 
-RESAMPLES = 4000
 WORST = "worst"  # the worst attack per image, chosen on select draws
 
 
@@ -52,20 +52,6 @@ def across(held: Sequence[tuple[str, Row]], pairs: Sequence[Sequence[str]]) -> l
     return lines
 
 
-def interval(points: np.ndarray[Any, Any], resamples: int = RESAMPLES) -> tuple[float, float, float]:
-    """Mean of (seeds, images) and the 95 % interval of a bootstrap over images and seeds.
-
-    Draws are not resampled: their noise is part of what sets images apart. The bootstrap has its own generator.
-    """
-    random, (seeds, images) = np.random.default_rng(0), points.shape
-    means = [
-        points[np.ix_(random.integers(seeds, size=seeds), random.integers(images, size=images))].mean()
-        for _ in range(resamples)
-    ]
-    low, high = np.quantile(means, [0.025, 0.975])
-    return float(points.mean()), float(low), float(high)
-
-
 def _told(first: tuple[Row, str], second: tuple[Row, str]) -> str | None:
     both = [_rates(*side) for side in (first, second)]
     seeds = sorted(both[0].keys() & both[1].keys())
@@ -77,7 +63,7 @@ def _told(first: tuple[Row, str], second: tuple[Row, str]) -> str | None:
     if not kept:
         return None
     rates = [[[side[seed][i] for i in kept] for seed in seeds] for side in both]
-    mean, low, high = interval(100 * (np.asarray(rates[0]) - np.asarray(rates[1])))
+    mean, low, high = paired_interval(100 * (np.asarray(rates[0]) - np.asarray(rates[1])))
     return f"{mean:+.1f} ({low:.1f} to {high:.1f}){_of(first, second)}"
 
 
