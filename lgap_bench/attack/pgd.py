@@ -104,6 +104,7 @@ class PGD:
             aims = None if targets is None else targets[active]
             estimated = self._estimate(part, run.x[active], aims, restart, step)
             run.note(active, estimated)
+            run.trace(active, estimated)
             gradient = estimated.gradient
             if self.keep == "best":
                 done = self._confirm(problem, run, active, estimated, restart, step)
@@ -114,6 +115,8 @@ class PGD:
             if step < self.steps:
                 moved = run.x[active] + problem.threat.ascend(gradient, step_size)
                 run.x[active] = problem.threat.project(moved, problem.x[active])
+        if self.restarts == 1:
+            problem.published.update(run.diagnostics(problem.view.randomized))
         return self._choose(problem, run, restart), run.confirmed
 
     def _estimate(self, part: Problem, x: Tensor, aims: Tensor | None, restart: int, step: int) -> Estimate:
@@ -186,6 +189,30 @@ class _Iterates:
         self.second_loss = self.loss.clone()
         self.confirmed = torch.zeros(len(x), dtype=torch.bool, device=x.device)
         self.checked = [-RECHECK_AFTER] * len(x)
+        self.losses: list[Tensor] = []  # (B,) per step, NaN where a sample has left
+        self.once_wrong = torch.zeros_like(self.confirmed)
+
+    def trace(self, active: list[int], estimated: Estimate) -> None:
+        """Remember the losses, and who was wrong on every draw of a step."""
+        line = torch.full_like(self.loss, torch.nan)
+        line[active] = estimated.loss
+        self.losses.append(line)
+        self.once_wrong[active] |= (~estimated.correct).all(0)
+
+    def diagnostics(self, randomized: bool) -> dict[str, Tensor]:
+        """What the record keeps of the run, (B,) each.
+
+        `loss_rise`: how much the mean loss of the last tenth of the steps lies above that of the tenth before, as a share of
+        the run's range: what more steps may find. `lost_success`: wrong at some step; of a deterministic view alone, since
+        on a randomized one a single step's draws prove nothing.
+        """
+        steps = torch.stack(self.losses)
+        tenth = max(1, len(steps) // 10)
+        if len(steps) < 2 * tenth:
+            return {} if randomized else {"lost_success": self.once_wrong}
+        span = (steps.amax(0) - steps.amin(0)).clamp_min(1e-12)
+        rise = (steps[-tenth:].mean(0) - steps[-2 * tenth : -tenth].mean(0)) / span
+        return {"loss_rise": rise} | ({} if randomized else {"lost_success": self.once_wrong})
 
     def note(self, active: list[int], estimated: Estimate) -> None:
         """Remember the iterates of the two highest losses."""

@@ -15,17 +15,22 @@ from lgap_bench.runtime.libraries import NOT_AUTOATTACK
 def check_compatibility(cell: Cell) -> None:
     """Raise ValueError for the first pair of parts that cannot work, in one line with the mend."""
     for each in _attacked_by(cell):
-        _check_combination(each)
         _check_needs(each)
+    for each in _attacked_by(cell, always=True):
+        _check_combination(each)
     _check_view_needs(cell)
     _check_stages(cell)
 
 
-def _attacked_by(cell: Cell) -> list[Cell]:
-    """The cell, and for an attack that is made of others the same cell with each of those as its attack."""
+def _attacked_by(cell: Cell, always: bool = False) -> list[Cell]:
+    """The cell, and for an attack that is made of others the same cell with each of those as its attack.
+
+    A member with a view of its own (`views`) is seen through that one. `always`: only the members that always run, which
+    stand under the first key; the others run where they apply.
+    """
     found, attack = [cell], cell.attack
     keys = about(attack, "made_of", ())
-    for key in keys:
+    for key in keys[:1] if always else keys:
         if not isinstance(attack.get(key), dict) or (key == keys[0] and not attack[key]):
             text = "null" if attack.get(key) is None else attack[key]
             raise ValueError(f"attack.{key}={text} names no attacks: add one, +attack@attack.{key}.<name>=apgd_ce")
@@ -35,7 +40,8 @@ def _attacked_by(cell: Cell) -> list[Cell]:
                 raise ValueError(
                     f"attack.{key}.{name}={text} is no attack: choose one, +attack@attack.{key}.{name}=apgd_ce"
                 )
-            titled = replace(cell.names, attack=f"{cell.names.attack} (its {name})")
+            view = (attack.get("views") or {}).get(name, cell.names.view)
+            titled = replace(cell.names, attack=f"{cell.names.attack} (its {name})", view=view)
             found.append(replace(cell, attack=member, names=titled))
     return found
 

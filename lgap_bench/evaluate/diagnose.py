@@ -12,6 +12,7 @@ from torch import Tensor
 from lgap_bench.attack.problem import Parts, Problem, estimate
 from lgap_bench.attack.stand_in import agreement
 from lgap_bench.attack.view import Full
+from lgap_bench.cell.about import about
 from lgap_bench.cell.config import Cell
 from lgap_bench.record import Chunk
 
@@ -22,7 +23,7 @@ ASKED = 4  # images whose gradient is held against finite differences
 
 def check_gradient(parts: Parts, cell: Cell, problem: Problem) -> None:
     """Raise ValueError if the view promises a gradient and the defense cuts it off: every step would stand still."""
-    if not parts.view.differentiable or not _attacked(cell):
+    if not parts.view.differentiable or not _attacked(cell) or about(cell.attack, "gradient_free"):
         return
     few = problem.take(range(min(2, len(problem.x))))
     noise = few.stream("attack").draws(1, 0, -3)

@@ -121,7 +121,8 @@ def _attacked(parts: Parts, problem: Problem) -> tuple[Tensor, Tensor]:
             except FloatingPointError:
                 failed[i] = True
             for name, flag in alone.published.items():
-                none = flag.new_full((len(problem.x),), 0 if flag.dtype is torch.bool else -1)
+                empty = {torch.bool: 0, torch.int64: -1}.get(flag.dtype, torch.nan)
+                none = flag.new_full((len(problem.x),), empty)
                 problem.published.setdefault(name, none)[i] = flag[0]
         return x_adv, failed
 

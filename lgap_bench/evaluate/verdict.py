@@ -196,7 +196,7 @@ def _rising(facts: Facts) -> Reason | None:
 def _lost(facts: Facts) -> Reason | None:
     """A success on the defense itself that a later step gave up."""
     lost = facts.column("lost_success")
-    if lost is None:
+    if lost is None or _view(facts) is not None:  # a view that sees less calls other images wrong than the defense does
         return None
     count = int((lost & facts.robust).sum())
     return (
