@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
+from torch import nn
 
 from lgap_bench.attack.problem import Parts
-from lgap_bench.cell.config import Cell
+from lgap_bench.cell.config import Cell, Config
 from lgap_bench.cell.diffusion import guided_by_trained
 from lgap_bench.cell.instantiate import instantiate
 from lgap_bench.defense import Defense
@@ -13,7 +16,9 @@ from lgap_bench.finetune.stage import trained
 from lgap_bench.logger.base import SILENT, Loggers
 from lgap_bench.metric import clip
 from lgap_bench.metric.captions import Captions
+from lgap_bench.purifier.base import Purifier
 from lgap_bench.runtime.device import Device
+from lgap_bench.runtime.errors import is_user_error
 
 
 def build(cell: Cell, device: Device, loggers: Loggers = SILENT) -> Parts:
@@ -22,15 +27,51 @@ def build(cell: Cell, device: Device, loggers: Loggers = SILENT) -> Parts:
     A stage's training, where its weights are not there yet, is told to the loggers.
     """
     # What can fail quickly is built before a classifier is trained for hours.
-    dataset, attack, threat = (instantiate(config) for config in (cell.dataset, cell.attack, cell.threat))
-    classifier = trained(cell, instantiate(cell.classifier), device, loggers.phase)
-    purifier = instantiate(cell.purifier)
+    names = cell.names
+    dataset = _built("dataset", names.dataset, cell.dataset)
+    attack, threat = _built("attack", names.attack, cell.attack), _built("threat", names.threat, cell.threat)
+    classifier = _built("classifier", names.classifier, cell.classifier)
+    purifier = _built("purifier", names.purifier, cell.purifier)
+    _check_modules(cell, purifier, classifier)
+    classifier = trained(cell, classifier, device, loggers.phase)
     if guided_by_trained(cell):
         purifier.guidance.classifier = classifier
     defense = Defense(purifier, classifier).to(device=device.torch, dtype=getattr(torch, cell.dtype))
     # A memory layout: the convolutions' backward pass takes a fifth less time.
     defense = defense.to(memory_format=torch.channels_last)
-    view = instantiate(cell.view, defense=defense, max_rows=cell.max_rows)
+    view = _built("view", names.view, cell.view, defense=defense, max_rows=cell.max_rows)
     score = clip.load(cell.clip).to(device.torch) if cell.clip else None
     captions = Captions(dataset.classes, dataset.synonyms, dataset.unrelated, score)
     return Parts(dataset, defense, attack, view, threat, (captions,))
+
+
+def _built(group: str, name: str, config: Config, **given: Any) -> Any:
+    """A part from its config; whatever its constructor raises becomes one line with the part's name.
+
+    HYDRA_FULL_ERROR=1 shows the traceback.
+    """
+    try:
+        return instantiate(config, **given)
+    except Exception as error:
+        if is_user_error(error):
+            raise
+        cause = error.__cause__ or error
+        raise ValueError(
+            f"{group}={name}: its constructor raised {type(cause).__name__} ({' '.join(str(cause).split())[:200]}): mend its code; HYDRA_FULL_ERROR=1 shows where"
+        ) from error
+
+
+def _check_modules(cell: Cell, purifier: Any, classifier: Any) -> None:
+    """Refuse parts that are no modules, or whose constructor forgot its base class's."""
+    for group, name, part, base in (
+        ("purifier", cell.names.purifier, purifier, Purifier),
+        ("classifier", cell.names.classifier, classifier, nn.Module),
+    ):
+        if not isinstance(part, base):
+            raise ValueError(
+                f"{group}={name}: {type(part).__name__} is no {base.__name__}: derive its class from {base.__module__}.{base.__name__}"
+            )
+        if "_modules" not in vars(part):
+            raise ValueError(
+                f"{group}={name}: {type(part).__name__} does not call super().__init__(): add it, as its first line"
+            )

@@ -11,6 +11,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
 from lgap_bench.record import Record
+from lgap_bench.report.page import Page, Table, shown
 from lgap_bench.runtime.files import writable
 
 N = 64
@@ -36,7 +37,6 @@ def main() -> None:
     began = time.monotonic()
 
     from lgap_bench.report.grid import draw_grids
-    from lgap_bench.report.page import Page, Table
     from lgap_bench.report.pages.all import COLUMNS
     from lgap_bench.report.rows import merge
     from lgap_bench.report.write import text, write_csv
@@ -81,7 +81,7 @@ def lesson(rows: dict[str, dict[str, float]]) -> list[str]:
     bpda, full = rows["LGAP, BPDA"], rows["LGAP, exact gradient"]
     blur, blind = rows["downsample, blind"], rows["LGAP, blind"]
     return [
-        f"The purifier is no blur: against a blind attacker LGAP keeps {blind['robust']:.0f} %, downsampling {blur['robust']:.0f} %.",
-        f"BPDA says {bpda['robust']:.0f} %, the exact gradient says {full['robust']:.0f} %, and {full['any_of_k']:.0f} % if "
-        f"none of ten draws may fail (on clean images {full['natural_any_of_k']:.0f} %).",
+        f"The purifier is no blur: against a blind attacker LGAP keeps {shown(blind['robust'])} %, downsampling {shown(blur['robust'])} %.",
+        f"BPDA says {shown(bpda['robust'])} %, the exact gradient says {shown(full['robust'])} %, and {shown(full['any_of_k'])} % if "
+        f"none of ten draws may fail (on clean images {full['natural_any_of_k']:.1f} %). ≤ is an upper bound: the report says why.",
     ]

@@ -11,6 +11,7 @@ from lgap_bench.cell.config import Cell
 from lgap_bench.cell.identity import identity, record_id
 from lgap_bench.cell.instantiate import check_signatures
 from lgap_bench.cell.prepare import prepare
+from lgap_bench.evaluate.lower import compare
 from lgap_bench.logger.base import SILENT, Loggers
 from lgap_bench.record import Record
 from lgap_bench.report.grid import draw_grid
@@ -35,6 +36,7 @@ def run_cell(
         with locked(cell.outputs, record.folder.name, cell.title):
             if not record.complete:  # another job may have measured it while this one waited
                 measure(cell, record, device, loggers)
+                compare(record, cell.outputs)
     record.check(cell.keep_images)
     record.tidy()
     if not (record.folder / "grid.png").exists():  # a kill may have taken it

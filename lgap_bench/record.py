@@ -5,6 +5,7 @@ outputs/records/<id>/   config.yaml      the resolved config
                         chunks/*.npz     finished chunks, while the cell runs
                         samples.parquet  one row per sample
                         summary.json     the cell's numbers, and the SHA-256 of samples.parquet
+                        lower.json       the lowest number that another attack found on the same defense and images
                         run.json         when, how long, with which versions: nothing that identifies
                         pictures.npz     the first images, clean, attacked and purified; grid.png draws them
                         images.npz       all attacked images, where keep_images is set
@@ -148,6 +149,28 @@ class Record:
         import pyarrow.parquet as parquet
 
         return parquet.read_table(self.folder / "samples.parquet").to_pydict()
+
+    def note_lower(self, attack: str, view: str, robust: float, name: str) -> None:
+        """Keep that another record of this defense and its images is lower; of several the lowest."""
+        held = self.lower()
+        if held is None or robust < held["robust"]:
+            content = {"attack": attack, "view": view, "robust": robust, "record": name}
+            files.write_json(self.folder / "lower.json", content)
+
+    def lower(self) -> dict[str, Any] | None:
+        """The lowest number found elsewhere on this defense and its images, if it is below this record's own."""
+        file = self.folder / "lower.json"
+        return self._read("lower.json") if file.exists() else None
+
+    def verdict(self) -> tuple[str, list[str]]:
+        """`sound`, `upper bound` or `invalid`, with the reasons in words; records of 0.1 were not judged."""
+        summary, lower = self.summary(), self.lower()
+        value = summary.get("verdict", "not judged")
+        reasons = [reason["text"] for reason in summary.get("reasons", ())]
+        if lower is not None:
+            found = f"{lower['attack']} (view {lower['view']}) found {lower['robust']:.1f} on the same images"
+            reasons, value = [found, *reasons], "upper bound" if value in ("sound", "not judged") else value
+        return value, reasons
 
     def run(self) -> dict[str, Any]:
         """When and how long the cell ran."""

@@ -107,7 +107,7 @@ def _attack(problem: Problem, members: Sequence[str], key: str, settings: APGD |
             f"{key} needs a classifier of at least {needed} classes, and this one has {classes}: use attack=apgd_ce"
         )
     # The library's inner loops would keep a growing graph; gradients are switched on where one is taken.
-    with libraries.fenced(), torch.no_grad():
+    with libraries.fenced(problem.notes), torch.no_grad():
         library = build_library(problem, members, classes, settings)
         randomized = problem.view.randomized
         x_adv = attack_every_sample(problem, library, settings) if randomized else _as_published(problem, library)

@@ -115,7 +115,7 @@ class Ensemble:
 
     def _draws(self, problem: Problem) -> int:
         """`noisy_draws` where the members' own number of draws leaves the gradient's direction to chance, else 1."""
-        own = [attack.draws for attack in self.members.values() if getattr(attack, "draws", 1) > 1]
+        own = [draws for attack in self.members.values() if (draws := getattr(attack, "draws", 1)) > 1]
         few = problem.take(range(min(ASKED, len(problem.x))))
         if not problem.view.randomized or not problem.view.differentiable or not own or self.noisy_draws <= max(own):
             return 1

@@ -18,12 +18,21 @@ class Empty(Enum):
     FAILED = "failed"  # measured, and the attack failed on every sample
 
 
+class AtMost(float):
+    """A number that robustness is at most: `≤ 72.0`."""
+
+
+class Invalid(float):
+    """A number whose measurement failed: shown as `invalid`, kept for programs."""
+
+
 NO_VALUE = "-"  # e.g. the paper's number of a row that is ours
 LEGEND = {
     NO_VALUE: "no such value",
     Empty.CITED.value: "published only",
     Empty.NOT_RUN.value: "no record of it here",
     Empty.FAILED.value: "the attack failed on every sample",
+    "invalid": "the measurement itself failed, the record says why",
 }
 
 
@@ -94,10 +103,16 @@ def shown(value: object) -> str:
         return NO_VALUE
     if isinstance(value, Empty):
         return value.value
+    if isinstance(value, AtMost):
+        return f"≤ {value:.1f}"
+    if isinstance(value, Invalid):
+        return "invalid"
     return f"{value:.1f}" if isinstance(value, float) else str(value)
 
 
 def legend(tables: Sequence[Table]) -> str:
     """What the words in cells without a number mean, of those that occur."""
     met = {shown(row.get(column)) for table in tables for row in table.rows for column in table.columns}
-    return "; ".join(f"`{word}` {meaning}" for word, meaning in LEGEND.items() if word in met)
+    words = [f"`{word}` {meaning}" for word, meaning in LEGEND.items() if word in met]
+    bounds = ["`≤` an upper bound: a stronger attack exists"] if any("≤" in word for word in met) else []
+    return "; ".join([*bounds, *words])

@@ -11,8 +11,11 @@ import numpy as np
 
 from lgap_bench.metric.accuracy import accuracy
 from lgap_bench.record import Record
+from lgap_bench.report.page import AtMost, Invalid
 from lgap_bench.task.single_label import SINGLE_LABEL
 
+VERDICTS = ("not judged", "sound", "upper bound", "invalid")  # from the best
+ROBUST = ("robust", "any_of_k", "majority_of_k")
 NAMES = ("purifier", "attack", "view", "dataset", "classifier", "captioner", "train", "finetune")
 MEANS = (  # numbers of a summary that are averaged over seeds
     "caption_label_clean", "caption_label_attacked", "undefended_natural", "undefended_robust", "as_published",
@@ -42,12 +45,27 @@ def merge(cells: Sequence[Record], title: str = "") -> dict[str, Any]:
         robust = accuracy(attacked)
         row |= {"robust": robust.mean, "robust_low": robust.low, "robust_high": robust.high}
         row |= {"any_of_k": robust.any_of_k, "majority_of_k": robust.majority_of_k}
+    row |= _judged(cells, row)
     for key in MEANS:
         values = [s[key] for s in summaries if s.get(key) is not None]
         row[key] = float(np.mean(values)) if values else None
     row["failed"] = sum(s["failed"] for s in summaries)
     row["seconds"] = sum(record.run()["seconds"] for record in cells)
     return row
+
+
+def _judged(cells: Sequence[Record], row: Mapping[str, Any]) -> dict[str, Any]:
+    """`verdict` and `reasons` over the seeds, and the robust accuracies as they may be read."""
+    found = [record.verdict() for record in cells]
+    verdict = max((value for value, _ in found), key=VERDICTS.index)
+    reasons = list(dict.fromkeys(reason for _, each in found for reason in each))
+    return {**marked(row, verdict), "verdict": verdict, "reasons": "; ".join(reasons) or None}
+
+
+def marked(row: Mapping[str, Any], verdict: str) -> dict[str, Any]:
+    """The robust accuracies of a row as its verdict lets them be read: upper bounds say so, in every table."""
+    kind = {"upper bound": AtMost, "invalid": Invalid}.get(verdict)
+    return {} if kind is None else {key: kind(row[key]) for key in ROBUST if key in row}
 
 
 def grouped(cells: Sequence[Record]) -> list[list[Record]]:

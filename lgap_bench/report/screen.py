@@ -15,11 +15,13 @@ def one_screen(record: Record) -> str:
         f"{s['purifier_name']} + {_classifier(s)} on {s['dataset_name']}, {s['attack_name']} (view {s['view']}), "
         f"{s['norm']} {s['eps']}, n = {s['n']}, seed {s['seed']}"
     ]
+    value, reasons = record.verdict()
     for title in ("natural", "robust"):
         if title in s:
             a = s[title]
+            mark = {"upper bound": "≤", "invalid": "?"}.get(value, "") if title == "robust" else ""
             lines.append(
-                f"  {title:8} {a['mean']:5.1f}  [{a['low']:.1f}, {a['high']:.1f}]   any of {s['score_draws']}: "
+                f"  {title:8} {mark}{a['mean']:5.1f}  [{a['low']:.1f}, {a['high']:.1f}]   any of {s['score_draws']}: "
                 f"{a['any_of_k']:.1f}   majority: {a['majority_of_k']:.1f}   undefended: {s[f'undefended_{title}']:.1f}"
             )
     if s.get("caption_label_clean") is not None:
@@ -38,6 +40,8 @@ def one_screen(record: Record) -> str:
         lines.append(
             f"  this view's gradient beside the exact one (at most 4 images): cosine {s['gradient_cosine']:.3f}, signs agree {s['gradient_signs']:.1f} %"
         )
+    lines.append(f"  verdict: {value}")
+    lines += [f"    - {reason}" for reason in reasons]
     if s["failed"]:
         lines.append(f"  partial: the attack failed on {s['failed']} samples, which count neither way")
     lines.append(f"  {run['seconds']:.1f} s   record and pictures: {record.folder}")

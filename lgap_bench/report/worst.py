@@ -15,7 +15,7 @@ import numpy as np
 
 from lgap_bench.metric.accuracy import accuracy
 from lgap_bench.record import Record
-from lgap_bench.report.rows import defense, interval, merge
+from lgap_bench.report.rows import VERDICTS, defense, interval, marked, merge
 from lgap_bench.task.single_label import SINGLE_LABEL
 
 Cells = Mapping[str, Sequence[tuple[Record, str]]]  # experiment -> records with the overrides that single them out
@@ -97,7 +97,10 @@ def worst_line(by_seed: Sequence[Sequence[Record]], of: int) -> dict[str, Any]:
         line |= {"robust": robust.mean, "robust_low": robust.low, "robust_high": robust.high}
         line |= {"any_of_k": robust.any_of_k, "majority_of_k": robust.majority_of_k}
         line["interval"] = interval(line)
-    return line
+    # As good as the best of them: none of the others can take back what a sound one has shown.
+    verdicts = [cell.verdict()[0] for cells in by_seed for cell in cells]
+    best = min(verdicts, key=VERDICTS[1:].index) if "not judged" not in verdicts else "not judged"
+    return {**line, **marked(line, best), "verdict": best}
 
 
 def worst_case(cells: Sequence[Record]) -> WorstCase:

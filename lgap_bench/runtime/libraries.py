@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import logging
 import sys
 import warnings
 from collections.abc import Iterator
@@ -47,8 +48,11 @@ def robustbench() -> ModuleType:
 
 
 @contextmanager
-def fenced() -> Iterator[None]:
-    """Run a library's code and restore what it changes globally.
+def fenced(notes: list[str] | None = None) -> Iterator[None]:
+    """Run a library's code, restore what it changes globally, and keep what it warns of.
+
+    `notes` takes its warnings, raised or logged, one line each: on the screen nobody would see them among progress lines.
+    What AutoAttack says of dynamic defenses is left out: it takes any function that calls `no_grad` for one.
 
     AutoAttack reseeds torch's generators in every `perturb`, and its check for dynamic defenses ends by removing the
     trace function, which stops debuggers and coverage.
@@ -57,8 +61,34 @@ def fenced() -> Iterator[None]:
 
     trace = sys.gettrace()
     devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
-    with torch.random.fork_rng(devices=devices):
+    handler = _Notes([] if notes is None else notes)
+    logger = logging.getLogger("auto-attack")
+    logger.addHandler(handler)
+    with torch.random.fork_rng(devices=devices), warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
         try:
             yield
         finally:
             sys.settrace(trace)
+            logger.removeHandler(handler)
+            for warning in caught:
+                # Deprecations are between the library and torch; `UserWarning` and plain `Warning` are for its user.
+                if not issubclass(warning.category, DeprecationWarning | FutureWarning | ImportWarning):
+                    handler.take(str(warning.message))
+
+
+class _Notes(logging.Handler):
+    """Warnings as notes: one line each, none twice."""
+
+    def __init__(self, notes: list[str]) -> None:
+        super().__init__(logging.WARNING)
+        self.notes = notes
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.take(record.getMessage())
+
+    def take(self, text: str) -> None:
+        """Keep a warning."""
+        line = " ".join(text.split())
+        if line not in self.notes and "dynamic" not in line:
+            self.notes.append(line)

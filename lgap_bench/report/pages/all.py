@@ -12,12 +12,12 @@ from lgap_bench.report.rows import apart, flattened, grouped, merge, told
 
 COLUMNS = (
     "row", "purifier", "attack", "view", "eps", "n", "natural", "robust", "robust_low", "robust_high", "any_of_k",
-    "caption_label_clean", "caption_label_attacked", "seconds",
+    "verdict", "caption_label_clean", "caption_label_attacked", "seconds",
 )  # fmt: skip
 MORE = (
     "dataset", "classifier", "captioner", "train", "finetune", "norm", "seeds", "score_draws", "natural_low", "natural_high",
     "natural_any_of_k", "natural_majority_of_k", "majority_of_k", "undefended_natural", "undefended_robust",
-    "as_published", "failed", "status", "records",
+    "as_published", "failed", "status", "reasons", "records",
 )  # fmt: skip
 ROBUST = ("robust", "robust_low", "robust_high", "interval", "any_of_k", "majority_of_k")
 SAME = (

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from lgap_bench.cell.values import fraction
 from lgap_bench.report import figure
-from lgap_bench.report.page import Empty, Figure, Page, Table
+from lgap_bench.report.page import Empty, Figure, Page, Table, shown
 from lgap_bench.report.paired import WORST, across
 from lgap_bench.report.paired import differences as differences_of_pairs
 from lgap_bench.report.rows import apart, interval, settings_line, spread, told
@@ -170,4 +170,4 @@ def _shown(line: Mapping[str, Any], key: str) -> str | Empty | None:
         return Empty.FAILED if line else None
     bounds = f" ({interval(line, key)})" if f"{key}_low" in line else ""
     of = f", of {line['compared']}" if "compared" in line else ""
-    return f"{line[key]:.1f}{bounds}{of}"
+    return f"{shown(line[key])}{bounds}{of}"

@@ -28,7 +28,7 @@ ALWAYS = ("row", "paper_robust", "robust")  # shown even where empty
 EXPORTED = (
     *COLUMNS[:5], "robust_low", "robust_high", "natural_low", "natural_high", *COLUMNS[6:13], "state", "to_run", "eps",
     "norm", "dataset", "purifier", "classifier", "captioner", "train", "finetune", "architecture", "paper_architecture",
-    "score_draws", "majority_of_k", "caption_label_clean", "caption_label_attacked", "as_published", "failed", "status",
+    "verdict", "reasons", "score_draws", "majority_of_k", "caption_label_clean", "caption_label_attacked", "as_published", "failed", "status",
     "source", "records", "seconds",
 )  # fmt: skip
 MEASURED = ("natural", "robust")  # say in every row without a number why there is none
