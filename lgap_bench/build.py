@@ -37,8 +37,8 @@ def build(cell: Cell, device: Device, loggers: Loggers = SILENT) -> Parts:
     """
     # What can fail quickly is built before a classifier is trained for hours.
     dataset, attack, threat = (instantiate(config) for config in (cell.dataset, cell.attack, cell.threat))
-    classifier = trained(cell, instantiate(cell.classifier), device, loggers.phase)
-    purifier = instantiate(cell.purifier)
+    classifier, purifier = instantiate(cell.classifier), instantiate(cell.purifier)
+    classifier = trained(cell, classifier, device, loggers.phase)
     if guided_by_trained(cell):
         purifier.guidance.classifier = classifier
     defense = Defense(purifier, classifier).to(device=device.torch, dtype=getattr(torch, cell.dtype))
@@ -46,5 +46,6 @@ def build(cell: Cell, device: Device, loggers: Loggers = SILENT) -> Parts:
     defense = defense.to(memory_format=torch.channels_last)
     view = instantiate(cell.view, defense=defense, max_rows=cell.max_rows)
     score = clip.load(cell.clip).to(device.torch) if cell.clip else None
-    captions = Captions(dataset.classes, dataset.synonyms, dataset.unrelated, score)
+    cut = getattr(getattr(purifier, "prior", None), "cut", None)  # a prior that reads captions says which it cuts
+    captions = Captions(dataset.classes, dataset.synonyms, dataset.unrelated, score, cut)
     return Parts(dataset, defense, attack, view, threat, (captions,))
