@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 from lgap_bench import CONF
 from lgap_bench.cell.config import Cell, resolve
 from lgap_bench.cell.dry import dry
+from lgap_bench.cell.form import CHDIR, check_overrides, with_home
 from lgap_bench.cell.identity import identity, record_id
 from lgap_bench.cell.instantiate import check_signatures
 from lgap_bench.cell.prepare import prepare
@@ -35,6 +36,8 @@ def app(cfg: DictConfig) -> None:
     choices, overrides = HydraConfig.get().runtime.choices, HydraConfig.get().overrides.task
     JOBS.append(HydraConfig.get().job.name)
     try:
+        if HydraConfig.get().job.chdir:
+            raise ValueError(CHDIR)
         if cfg.dry:
             print(dry(resolve(cfg, choices)))
         else:
@@ -48,6 +51,8 @@ def app(cfg: DictConfig) -> None:
 
 def main() -> None:
     """Run the application; exit code 1 if any cell could not run."""
+    sys.argv[1:] = with_home(sys.argv[1:])
+    check_overrides(sys.argv[1:])
     app()
     if not JOBS and {"-m", "--multirun"} & set(sys.argv):
         raise ValueError(
@@ -102,6 +107,7 @@ def measure(cell: Cell, record: Record, device: Device, loggers: Loggers = SILEN
         loggers.finished(record)
     except BaseException as error:
         loggers.failed(error)
+        record.abandon()
         raise
 
 

@@ -96,4 +96,4 @@ def _fingerprinted(node: Any) -> Any:
 def _content(key: str, path: Any) -> Any:
     if not isinstance(path, str):
         return path
-    return weight_files.fingerprint(path) if key == "weights" else weight_files.sha256(Path(path))
+    return weight_files.fingerprint(path) if key == "weights" else weight_files.sha256(Path(path).expanduser())

@@ -128,7 +128,7 @@ def read_rgb(file: Path) -> Image:
     if image.mode == "F":
         raise ValueError(f"image {file} holds floats, whose maximum is not known: save it with 8 or 16 bits per value")
     if "A" in image.getbands() or "transparency" in image.info:
-        if image.convert("RGBA").getchannel("A").getextrema()[0] < 255:
+        if np.asarray(image.convert("RGBA"))[..., 3].min() < 255:
             raise ValueError(
                 f"image {file} is transparent in places: flatten it on the background that it is meant for"
             )

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 # What published checkpoints keep beside their tensors, harmless all of it: the training's arguments and its best accuracy
 # as a numpy number (under the name of numpy 1 too).
-_SCALAR = np.core.multiarray.scalar if np.__version__.startswith("1.") else np._core.multiarray.scalar
+_SCALAR = np.float64(0).__reduce__()[0]  # what a numpy number is pickled as
 HARMLESS: list[Any] = [
     argparse.Namespace,
     np.dtype,
