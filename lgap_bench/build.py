@@ -41,7 +41,8 @@ def build(cell: Cell, device: Device, loggers: Loggers = SILENT) -> Parts:
     defense = defense.to(memory_format=torch.channels_last)
     view = _built("view", names.view, cell.view, defense=defense, max_rows=cell.max_rows)
     score = clip.load(cell.clip).to(device.torch) if cell.clip else None
-    captions = Captions(dataset.classes, dataset.synonyms, dataset.unrelated, score)
+    cut = getattr(getattr(purifier, "prior", None), "cut", None)  # a prior that reads captions says which it cuts
+    captions = Captions(dataset.classes, dataset.synonyms, dataset.unrelated, score, cut)
     return Parts(dataset, defense, attack, view, threat, (captions,))
 
 

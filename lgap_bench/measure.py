@@ -61,5 +61,6 @@ def measure(cell: Cell, record: Record, device: Device, loggers: Loggers = SILEN
         finish(record, chunks, parts, cell, device, began)
     except BaseException as error:
         loggers.failed(error)
+        record.abandon()
         raise
     loggers.finished(record)

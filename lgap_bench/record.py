@@ -19,6 +19,7 @@ import json
 import shutil
 import zipfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -103,6 +104,19 @@ class Record:
         if self.complete:
             shutil.rmtree(self.folder / "chunks", ignore_errors=True)
             files.tidy(self.folder)
+
+    def abandon(self) -> None:
+        """Remove a record of which no chunk was finished: an error before the first leaves no empty folder behind."""
+        if self.complete or any((self.folder / "chunks").glob("*.npz")):
+            return
+        shutil.rmtree(self.folder / "chunks", ignore_errors=True)
+        for name in ("identity.json", "config.yaml"):
+            (self.folder / name).unlink(missing_ok=True)
+        for folder in (self.folder, self.folder.parent):
+            with suppress(
+                OSError
+            ):  # not empty: it holds others' records, or what a logger has written; or is not there
+                folder.rmdir()
 
     def summary(self) -> dict[str, Any]:
         """The cell's numbers. Raises ValueError if the record is damaged: a wrong number is worse than none."""

@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 from lgap_bench import CONF
 from lgap_bench.cell.config import resolve
 from lgap_bench.cell.dry import dry
+from lgap_bench.cell.form import CHDIR, check_overrides, with_home
 from lgap_bench.logger.configured import configured
 from lgap_bench.measure import run_cell
 from lgap_bench.report.screen import one_screen
@@ -26,6 +27,8 @@ def app(cfg: DictConfig) -> None:
     choices, overrides = HydraConfig.get().runtime.choices, HydraConfig.get().overrides.task
     JOBS.append(HydraConfig.get().job.name)
     try:
+        if HydraConfig.get().job.chdir:
+            raise ValueError(CHDIR)
         if cfg.dry:
             print(dry(resolve(cfg, choices)))
         else:
@@ -39,6 +42,8 @@ def app(cfg: DictConfig) -> None:
 
 def main() -> None:
     """Run the application; exit code 1 if any cell could not run."""
+    sys.argv[1:] = with_home(sys.argv[1:])
+    check_overrides(sys.argv[1:])
     app()
     if not JOBS and {"-m", "--multirun"} & set(sys.argv):
         raise ValueError(

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lgap_bench.noise import Noise
 from lgap_bench.runtime import weights as weight_files
-from lgap_bench.runtime.pretrained import pretrained, require_finite
+from lgap_bench.runtime.pretrained import pretrained, require_finite, require_vocabulary
 
 
 class Blip(nn.Module):
@@ -47,7 +47,7 @@ class Blip(nn.Module):
         images = processor.image_processor
         self.register_buffer("mean", torch.tensor(images.image_mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(images.image_std).view(1, 3, 1, 1), persistent=False)
-        self.size = (images.size["height"], images.size["width"])
+        self.size = _size(images.size)
         self.prompt, self.beams, self.min_length, self.max_length = prompt, beams, min_length, max_length
         self.keep_prompt, self.instead_of = keep_prompt, instead_of
 
@@ -98,6 +98,22 @@ class Blip(nn.Module):
         return ((x - self.mean) / self.std).to(self.model.dtype)
 
 
+SPECIAL = 2  # [DEC] and [ENC], which BLIP adds to BERT's words and published tokenizers leave out
+
+
+def _size(size: Any) -> tuple[int, int]:
+    """(height, width) of an image processor's `size`: both, `shortest_edge` or a plain number.
+
+    The vision model has positions for a square alone, so one edge means both.
+    """
+    if isinstance(size, int):
+        return size, size
+    edges = [size.get("shortest_edge")] * 2 if size.get("shortest_edge") else [size.get("height"), size.get("width")]
+    if not all(isinstance(edge, int) and edge > 0 for edge in edges):
+        raise ValueError(f"captioner: its image processor's size={size} is no size: write height and width")
+    return edges[0], edges[1]
+
+
 def load(
     weights: str,
     prompt: str = "",
@@ -113,6 +129,6 @@ def load(
     folder = weight_files.locate(weights)
     model = pretrained(BlipForConditionalGeneration, folder, weights)
     require_finite(model, weights)
-    return Blip(
-        model, BlipProcessor.from_pretrained(folder), prompt, beams, min_length, max_length, keep_prompt, instead_of
-    )
+    processor = BlipProcessor.from_pretrained(folder)
+    require_vocabulary(processor.tokenizer, model.config.text_config.vocab_size, weights, lacking=SPECIAL)
+    return Blip(model, processor, prompt, beams, min_length, max_length, keep_prompt, instead_of)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 from torch import Tensor, nn
 
 from lgap_bench.dataset.base import DataSet
 from lgap_bench.noise import Noise, derive
+from lgap_bench.runtime.text import read_captions
 
 
 class Fixed(nn.Module):
@@ -28,14 +26,7 @@ class Given(nn.Module):
 
     def __init__(self, file: str) -> None:
         super().__init__()
-        try:
-            content = json.loads(Path(file).read_text())
-            self.captions = {int(sample): str(caption) for sample, caption in content.items()}
-        except (OSError, ValueError, AttributeError) as error:
-            raise ValueError(
-                f"captioner.file={file} is no JSON object of sample id -> caption ({error}): "
-                'write {"17": "a photo of a cat", ...}'
-            ) from None
+        self.captions = read_captions(file, "captioner.file")
         self.file = file
 
     def forward(self, x: Tensor, noise: Noise) -> list[str]:

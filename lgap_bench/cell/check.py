@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 from pathlib import Path
 
 from lgap_bench.cell.about import about
@@ -18,6 +20,8 @@ def check(cell: Cell) -> None:
     """Raise ValueError for the first thing in a resolved cell config that cannot work."""
     _check_subset(cell)
     check_limits({**cell.numbers, **{group: getattr(cell, group) for group in GROUPS}, **cell.stages})
+    _check_threads(cell)
+    _check_words(cell)
     _check_budget(cell)
     _check_sizes(cell)
     check_compatibility(cell)
@@ -25,11 +29,41 @@ def check(cell: Cell) -> None:
     _check_synonyms(cell)
 
 
+def _check_threads(cell: Cell) -> None:
+    cores = os.cpu_count()
+    if cell.threads is not None and cores is not None and cell.threads > cores:
+        raise ValueError(
+            f"threads={cell.threads} is more than this machine's {cores} cores: use threads={cores} or null"
+        )
+
+
+def _check_words(cell: Cell) -> None:
+    """The data set's names are words: YAML reads `1`, `no` and `null` as something else."""
+    classes = cell.dataset.get("classes", ["a class"])  # some data sets read them from a file
+    if not isinstance(classes, list) or not classes or not all(isinstance(name, str) for name in classes):
+        raise ValueError(f"dataset.classes={classes} is no list of names: write ['cat', 'dog'], numbers in quotes")
+    synonyms = cell.dataset.get("synonyms") or {}
+    if not isinstance(synonyms, dict) or not all(isinstance(words, list) for words in synonyms.values()):
+        raise ValueError(f"dataset.synonyms={synonyms} is no mapping of lists: write {{cat: [kitten, kitty]}}")
+
+
 def _check_budget(cell: Cell) -> None:
     eps = fraction(cell.threat["eps"], "threat.eps")
-    if eps <= 0 or (cell.threat["norm"] == "linf" and eps > 1):
-        raise ValueError(f"threat.eps={cell.threat['eps']} is not in (0, 1]: pixels are in [0, 1], write 8/255")
-    _check_steps(cell.attack, "attack", eps, 1 if cell.threat["norm"] == "linf" else float("inf"))
+    most, why = _widest(cell)
+    if not 0 < eps <= most:
+        raise ValueError(f"threat.eps={cell.threat['eps']} is not in (0, {most:.4g}]: {why}")
+    _check_steps(cell.attack, "attack", eps, most)
+
+
+def _widest(cell: Cell) -> tuple[float, str]:
+    """The longest way between two images in [0, 1]: any budget above it is none, and why."""
+    shape = about(cell.dataset, "shape")
+    if cell.threat["norm"] == "linf":
+        return 1.0, "pixels are in [0, 1], write 8/255"
+    if cell.threat["norm"] != "l2" or shape is None:
+        return math.inf, "write 0.5"
+    diagonal = math.sqrt(math.prod(shape))
+    return diagonal, f"the diagonal of the box [0, 1]^({'x'.join(str(side) for side in shape)}), write 0.5"
 
 
 def _check_steps(attack: Config, path: str, eps: float, most: float) -> None:
@@ -38,7 +72,7 @@ def _check_steps(attack: Config, path: str, eps: float, most: float) -> None:
         step = fraction(attack["step_size"], f"{path}.step_size", eps)
         if not 0 < step <= most:
             raise ValueError(
-                f"{path}.step_size={attack['step_size']} is not {'positive' if step <= 0 else 'in (0, 1], pixels are in [0, 1]'}: write 2/255 or eps/4"
+                f"{path}.step_size={attack['step_size']} is not {'positive' if step <= 0 else f'in (0, {most:.4g}], pixels are in [0, 1]'}: write 2/255 or eps/4"
             )
     for key, member in attack.items():
         if isinstance(member, dict) and key != ABOUT:
@@ -87,7 +121,7 @@ def require_files(cell: Cell) -> None:
     if cell.clip:
         _require_clip(cell.clip)
     for path in paths(used, "file"):
-        if not Path(path).is_file():
+        if not Path(path).expanduser().is_file():
             raise ValueError(f"file={path} does not exist: give the path of an existing file")
 
 

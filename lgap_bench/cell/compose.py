@@ -9,12 +9,14 @@ from omegaconf import DictConfig
 
 from lgap_bench import CONF
 from lgap_bench.cell.config import Cell, resolve
+from lgap_bench.cell.form import check_overrides, with_home
 
 
 def composed(overrides: Sequence[str]) -> DictConfig:
     """The config with Hydra's own part, whose `runtime.choices` name the chosen groups. Raises Hydra's errors."""
+    check_overrides(overrides)
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose("config", list(overrides), return_hydra_config=True)
+        return compose("config", with_home(overrides), return_hydra_config=True)
 
 
 def resolved(overrides: Sequence[str]) -> Cell:

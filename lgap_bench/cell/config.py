@@ -10,6 +10,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from lgap_bench.cell.about import about, check_about
+from lgap_bench.cell.form import check_given, check_groups, check_paths, check_targets, outputs_folder
 from lgap_bench.cell.values import check_limits
 
 Config = dict[str, Any]  # one part's settings as composed: its own keys, and `_about_`
@@ -103,11 +104,16 @@ def resolve(cfg: DictConfig, choices: Mapping[str, str]) -> Cell:
     so a part that is not used is neither loaded nor counted in the identity.
     Raises ValueError for what cannot be read as a cell; whether the cell can work is `check`'s.
     """
-    check_about(_container(cfg, resolve=False), choices)
+    raw = _container(cfg, resolve=False)
+    check_groups(raw, GROUPS)
+    check_given(raw)
+    check_about(raw, choices)
     _check_space(cfg, choices)
     check_limits(_container(cfg.threat), "threat.")  # other parts look up what the norm's name says
     plain = _container(cfg)
     _check_inner_parts(plain)
+    check_targets({key: part for key, part in plain.items() if key != "hydra"})
+    check_paths(plain)
     parts: dict[str, Any] = {group: plain.pop(group) for group in GROUPS}
     # A stage without code is the choice `none`.
     stages: dict[str, Any] = {stage: _if_built(plain.pop(stage)) for stage in STAGES}
@@ -116,7 +122,7 @@ def resolve(cfg: DictConfig, choices: Mapping[str, str]) -> Cell:
         plain.pop(key, None)
     names = _names(parts, captioner, choices)
     own = {key: value for key, value in plain.items() if key in Cell.__dataclass_fields__}
-    return Cell(**parts, **stages, names=names, numbers=plain, **{**own, "outputs": Path(plain["outputs"])})
+    return Cell(**parts, **stages, names=names, numbers=plain, **{**own, "outputs": outputs_folder(plain["outputs"])})
 
 
 def _container(cfg: DictConfig, resolve: bool = True) -> dict[str, Any]:
@@ -166,6 +172,10 @@ def _check_inner_parts(plain: Mapping[str, Any]) -> None:
             if not isinstance(value, dict) and not (value is None and key in ("guidance", "captioner")):
                 text = "null" if value is None else value
                 raise ValueError(f"{owner}.{key}={text} is no part: choose one by its group, {group}=<name>")
+            if isinstance(value, dict) and "_target_" not in value:
+                raise ValueError(
+                    f"{owner}.{key}={value} has no _target_, so no code: choose a part by its group, {group}=<name>"
+                )
 
 
 def experiment(choices: Mapping[str, str]) -> str | None:

@@ -115,7 +115,7 @@ def _value(key: str, value: Any, budget: float) -> Any:
     if key == "weights" and isinstance(value, str):
         return weight_files.fingerprint(value)
     if key == "file" and isinstance(value, str):
-        return weight_files.sha256(Path(value))
+        return weight_files.sha256(Path(value).expanduser())
     if key in FRACTIONS and isinstance(value, str | int | float):
         return fraction(value, key, budget)
     return _fingerprinted(value, budget)

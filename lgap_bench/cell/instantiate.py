@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import typing
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from lgap_bench.cell.about import without
 from lgap_bench.cell.config import Cell
+from lgap_bench.cell.kinds import fits, worded
 from lgap_bench.cell.values import ABOUT
 
 HYDRAS = ("_target_", "_convert_", "_recursive_", "_partial_", "_args_")  # keys that Hydra takes for itself
@@ -52,8 +54,9 @@ def _target(name: str) -> Callable[..., Any]:
 def check_signature(key: str, node: Mapping[str, Any]) -> None:
     """Raise ValueError, naming `key`, unless the code of one part exists and takes its keys."""
     try:
-        signature = inspect.signature(_target(node["_target_"]))
-    except (ImportError, AttributeError) as error:
+        target = _target(node["_target_"])
+        signature = inspect.signature(target)
+    except (ImportError, AttributeError, TypeError) as error:
         raise ValueError(f"{key}._target_={node['_target_']} names no code ({error}): mend the name") from None
     given = dict.fromkeys(arguments(node))
     if key == "view":
@@ -64,3 +67,15 @@ def check_signature(key: str, node: Mapping[str, Any]) -> None:
         raise ValueError(
             f"{key}: {node['_target_']} does not take these keys ({error}): mend the key, or the YAML file"
         ) from None
+    for name, hint in _hints(target).items():
+        if name in node and not fits(node[name], hint):
+            value = "null" if node[name] is None else repr(node[name])
+            raise ValueError(f"{key}.{name}={value} is not {worded(hint)}: mend the value, or the YAML file")
+
+
+def _hints(target: Callable[..., Any]) -> dict[str, Any]:
+    """The types of a part's arguments; none where they cannot be looked up (a name imported for type checkers alone)."""
+    try:
+        return typing.get_type_hints(getattr(target, "__init__", target) if inspect.isclass(target) else target)
+    except (NameError, TypeError, AttributeError):
+        return {}

@@ -102,8 +102,9 @@ def _check_stages(cell: Cell) -> None:
             raise ValueError(
                 f"{name}.n={recipe['n']} is more than the {sizes['train']} training images of dataset={cell.names.dataset}: lower it or use null for all"
             )
-        if not isinstance(recipe["milestones"], list):
-            raise ValueError(f"{name}.milestones={recipe['milestones']} is no list: write [60, 120]")
+        milestones = recipe["milestones"]
+        if not isinstance(milestones, list) or not all(satisfies(epoch, "int [1, inf)") for epoch in milestones):
+            raise ValueError(f"{name}.milestones={milestones} is no list of epochs: write [60, 120]")
 
 
 def _check_caption_target(cell: Cell) -> None:

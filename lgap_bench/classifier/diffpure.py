@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import pickle
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from lgap_bench.runtime import libraries
+from lgap_bench.runtime import checkpoint, libraries
 from lgap_bench.runtime.pretrained import require_finite
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616)  # of CIFAR-10's channels, as the release has them
@@ -42,14 +40,9 @@ def load(file: str, depth: int = 70, widen: int = 16) -> Normalised:
     Raises ValueError if the file does not hold exactly these tensors.
     """
     model = Normalised(depth, widen)
-    try:
-        held = torch.load(Path(file).expanduser(), map_location="cpu", weights_only=True)
-        model.model.load_state_dict({name.removeprefix(PARALLEL): value for name, value in held.items()})
-    except (RuntimeError, OSError, AttributeError, TypeError, EOFError, pickle.UnpicklingError) as error:
-        raise ValueError(
-            f"classifier.file={file} is no WRN-{depth}-{widen} of DiffPure's release ({type(error).__name__}): give its "
-            "state dictionary"
-        ) from None
+    kind = f"WRN-{depth}-{widen} of DiffPure's release"
+    held = checkpoint.state_dict(file, kind)
+    checkpoint.fill(model.model, {name.removeprefix(PARALLEL): value for name, value in held.items()}, file, kind)
     require_finite(model, file)
     return model.eval()
 

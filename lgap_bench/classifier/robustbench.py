@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import pickle
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from lgap_bench.runtime import libraries
+from lgap_bench.runtime import checkpoint, libraries
 from lgap_bench.runtime.pretrained import require_finite
 
 
@@ -50,12 +49,14 @@ def load(name: str, dataset: str, file: str, threat_model: str = "Linf") -> nn.M
     from robustbench.utils import load_model
 
     model_table(dataset, threat_model)
+    held = checkpoint.read(file)
     try:
-        with torch.serialization.safe_globals([argparse.Namespace]):  # some checkpoints keep their training's arguments
+        with torch.serialization.safe_globals(checkpoint.HARMLESS):
             model = load_model(name, str(path.parents[2]), dataset, threat_model)
-    except (KeyError, RuntimeError, OSError, pickle.UnpicklingError) as error:
+    except (KeyError, RuntimeError, OSError, AttributeError, TypeError, pickle.UnpicklingError) as error:
         raise ValueError(
-            f"classifier.file={file} is no RobustBench model {name} ({type(error).__name__}): download it again"
+            f"classifier.file={file} is no RobustBench model {name} ({type(error).__name__}, it holds "
+            f"{', '.join(str(key) for key in list(held)[:4]) or 'nothing'}): download it again"
         ) from None
     require_finite(model, file)
     return model.eval()

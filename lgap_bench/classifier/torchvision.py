@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import pickle
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from lgap_bench.runtime import checkpoint
 from lgap_bench.runtime.pretrained import require_finite
 
 
@@ -34,12 +33,8 @@ class ResNet50(nn.Module):
 def load(file: str) -> ResNet50:
     """The ResNet-50 from torchvision's own checkpoint file (resnet50-0676ba61.pth: IMAGENET1K_V1, 76.1 % top-1)."""
     model = ResNet50()
-    try:
-        model.model.load_state_dict(torch.load(Path(file).expanduser(), map_location="cpu", weights_only=True))
-    except (RuntimeError, OSError, AttributeError, pickle.UnpicklingError) as error:
-        raise ValueError(
-            f"classifier.file={file} is no torchvision ResNet-50 ({type(error).__name__}): download it again"
-        ) from None
+    kind = "torchvision ResNet-50"
+    checkpoint.fill(model.model, checkpoint.state_dict(file, kind), file, kind)
     require_finite(model, file)
     return model.eval()
 

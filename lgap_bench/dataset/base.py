@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-import torch
 from torch import Tensor
 
+from lgap_bench.dataset.images import Images, require_range
 from lgap_bench.task.single_label import SINGLE_LABEL, SingleLabel
 
 Split = Literal["train", "validation", "test"]
@@ -19,7 +19,7 @@ class DataSet:
     """Images of one split, in their official order.
 
     Attributes:
-        images: (N, C, H, W) float32 in [0, 1].
+        images: (N, C, H, W) float32 in [0, 1]: a tensor, or files that are read, and checked, when rows are asked for.
         labels: (N,) int64, index into `classes`.
         ids: (N,) int64, the image's index in the whole data set: the key of its noise, the same in every split.
         classes: one word or phrase per label.
@@ -31,7 +31,7 @@ class DataSet:
 
     name: str
     split: Split
-    images: Tensor
+    images: Images
     labels: Tensor
     ids: Tensor
     classes: tuple[str, ...]
@@ -54,8 +54,8 @@ class DataSet:
             )
         if "{label}" not in self.caption:
             raise ValueError(f"dataset.caption={self.caption}: it needs the place {{label}} for the class name")
-        if not bool(torch.isfinite(self.images).all()) or self.images.min() < 0 or self.images.max() > 1:
-            raise ValueError(f"dataset={self.name}: images are not all in [0, 1]: divide bytes by 255")
+        if isinstance(self.images, Tensor):
+            require_range(self.images, f"dataset={self.name}")
 
     def __len__(self) -> int:
         return len(self.labels)

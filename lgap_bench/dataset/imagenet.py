@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from lgap_bench.dataset.base import DataSet
-
-SUFFIXES = (".jpeg", ".jpg", ".png")
+from lgap_bench.dataset.images import ImageFiles, class_folders
+from lgap_bench.runtime.text import read_lines
 
 
 def imagenet(
@@ -33,32 +33,28 @@ def imagenet(
         file: a text file with the classes' words, one line per class.
         subset, data_seed: LGAP evaluates 2,048 images and does not say which; these are one draw without replacement from
             all files in sorted order.
+    Files are read when their rows are asked for, so a cell of n images reads n of them (see `images.read_rgb`).
     The validation images have no training split here: LGAP does not fine-tune on ImageNet.
     """
-    from PIL import Image
     from torchvision.transforms import CenterCrop, Compose, Resize, ToTensor
 
-    folders = sorted(folder for folder in Path(root).expanduser().glob("*") if folder.is_dir())
-    files = [
-        (f, k) for k, folder in enumerate(folders) for f in sorted(folder.iterdir()) if f.suffix.lower() in SUFFIXES
-    ]
     if split != "test":
         raise ValueError(f"dataset.split={split}: only the validation images, split=test, are known of ImageNet")
+    folders = class_folders(Path(root).expanduser(), "dataset.root")
+    files = [(file, k) for k, (_, held) in enumerate(folders) for file in held]
     if len(files) < subset:
         raise ValueError(
             f"dataset.root={root}: {len(files)} images in {len(folders)} class folders, and dataset.subset={subset}: "
             "unpack the validation images there, one folder per class"
         )
-    words = Path(file).expanduser().read_text().splitlines()
+    words = read_lines(file, "dataset.file")
     if len(words) != len(folders):
         raise ValueError(
             f"dataset.file={file} has {len(words)} lines, and {root} {len(folders)} class folders: one per folder"
         )
     chosen = np.random.RandomState(data_seed).choice(len(files), subset, replace=False)
     transform = Compose([Resize(resize), CenterCrop(crop), ToTensor()])
-    images = torch.empty(subset, 3, crop, crop)
-    for row, place in enumerate(chosen):
-        images[row] = transform(Image.open(files[place][0]).convert("RGB"))
+    images = ImageFiles(tuple(files[place][0] for place in chosen), transform, (3, crop, crop))
     ids = torch.from_numpy(chosen)
     labels = torch.tensor([files[place][1] for place in chosen])
     return DataSet("imagenet", split, images, labels, ids, tuple(words), caption, synonyms or {}, unrelated)

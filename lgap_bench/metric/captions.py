@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,8 @@ MEANS = {
     "attacked_caption_target": 100,
     "clean_caption_clip": 1,
     "attacked_caption_clip": 1,
+    "clean_caption_cut": 100,
+    "attacked_caption_cut": 100,
 }
 
 
@@ -32,12 +34,14 @@ class Captions:
     Args:
         classes, synonyms, unrelated: the data set's words, see `DataSet`.
         clip: `metric.clip.ClipScore`, or None for no score.
+        cut: says which captions are longer than the purifier's text encoder takes; None where nothing reads them.
     """
 
     classes: Sequence[str]
     synonyms: Synonyms
     unrelated: str | None
     clip: Any = None
+    cut: Callable[[Sequence[str]], Sequence[bool]] | None = None
 
     @torch.no_grad()
     def columns(self, x: Tensor, labels: Sequence[int], observed: Mapping[str, Any], published: Columns) -> Columns:
@@ -56,6 +60,8 @@ class Captions:
             named = [names_label(c, k, self.classes, self.synonyms) for c, k in zip(captions, labels, strict=True)]
             found[f"{name}_caption"] = np.asarray(captions)
             found[f"{name}_caption_label"] = np.asarray(named)
+            if self.cut is not None:
+                found[f"{name}_caption_cut"] = np.asarray(self.cut(captions))
         clean, attacked = observed["clean"], observed["attacked"]
         pairs = list(zip(attacked, clean, strict=True))
         found |= {f"attacked_caption_{name}": np.asarray([f(*p) for p in pairs]) for name, f in LIKENESS.items()}

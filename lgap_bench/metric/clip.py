@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lgap_bench.runtime import weights as weight_files
-from lgap_bench.runtime.pretrained import pretrained, require_finite
+from lgap_bench.runtime.pretrained import pretrained, require_finite, require_vocabulary
 
 WEIGHT = 2.5  # w of the paper
 PREFIX = "A photo depicts "  # the paper's standard configuration
@@ -67,4 +67,6 @@ def load(folder: str) -> ClipScore:
     path = weight_files.locate(folder, TOKENIZER)
     model = pretrained(CLIPModel, path, folder)
     require_finite(model, folder)
-    return ClipScore(model, CLIPTokenizer.from_pretrained(path))
+    tokenizer = CLIPTokenizer.from_pretrained(path)
+    require_vocabulary(tokenizer, model.config.text_config.vocab_size, folder)
+    return ClipScore(model, tokenizer)

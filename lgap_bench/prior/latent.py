@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from lgap_bench.noise import Noise
 from lgap_bench.prior.resize import resized
 from lgap_bench.runtime import weights as weight_files
-from lgap_bench.runtime.pretrained import pretrained, require_finite
+from lgap_bench.runtime.pretrained import caption_length, pretrained, require_finite, require_vocabulary
 
 
 @dataclass(frozen=True)
@@ -93,13 +93,18 @@ class LatentPrior(nn.Module):
         tokens = self.tokenizer(
             distinct,
             padding="max_length",
-            max_length=self.tokenizer.model_max_length,
+            max_length=caption_length(self.tokenizer, self.text_encoder.config),
             truncation=True,
             return_tensors="pt",
         )
         with torch.no_grad():  # a caption has no gradient
             hidden = self.text_encoder(tokens.input_ids.to(self.unet.device))[0]
         return hidden[[distinct.index(caption) for caption in captions]]
+
+    def cut(self, captions: Sequence[str]) -> list[bool]:
+        """Which captions are longer than tau takes, so that `embed` reads only their beginning."""
+        most = caption_length(self.tokenizer, self.text_encoder.config)
+        return [len(tokens) > most for tokens in self.tokenizer(list(captions), verbose=False).input_ids]
 
     def condition(self, captions: Sequence[str], negative: str, scale: float) -> TextCondition:
         """The captions (and, where the scale w is not 1, the negative prompt) as the network reads them."""
@@ -135,11 +140,14 @@ def load(weights: str, memory: float | None = None) -> LatentPrior:
     from transformers import CLIPTextModel, CLIPTokenizer
 
     folder = weight_files.locate(weights, weight_files.LATENT_PARTS)
+    text_encoder = pretrained(CLIPTextModel, folder / "text_encoder", weights)
+    tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
+    require_vocabulary(tokenizer, text_encoder.config.vocab_size, weights)
     prior = LatentPrior(
         pretrained(AutoencoderKL, folder / "vae", weights),
         pretrained(UNet2DConditionModel, folder / "unet", weights),
-        pretrained(CLIPTextModel, folder / "text_encoder", weights),
-        CLIPTokenizer.from_pretrained(folder / "tokenizer"),
+        text_encoder,
+        tokenizer,
         DDIMScheduler.from_pretrained(folder / "scheduler"),
         memory,
     )

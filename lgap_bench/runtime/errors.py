@@ -9,10 +9,11 @@ import re
 import sys
 from collections.abc import Callable
 
-from hydra.errors import HydraException
+from hydra.errors import HydraException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 
 from lgap_bench import CONF
+from lgap_bench.runtime.files import FULL
 
 GROUPS = ("guidance", "sampler")  # folders of conf/purifier that are groups of their own, not purifiers
 USER_ERRORS = (ValueError, OSError, HydraException, OmegaConfBaseException)
@@ -60,6 +61,11 @@ def sentence(error: BaseException) -> str:
         text = (
             f"out of memory ({text.split('. ')[0]}): lower max_rows (rows in one pass) or chunk, or set prior.memory=0"
         )
+    if isinstance(error, OverrideParseException):
+        text = (
+            f"{error.override} cannot be read as key=value: keys are plain ASCII, and a value with blanks, brackets or ~ "
+            "stands in quotes, 'key=\"...\"'"
+        )
     unknown = re.search(r"Could not override '([^']+)'", text)
     if unknown:
         # Hydra's own advice, to append the key, leads to a part that is given a word it does not know.
@@ -67,13 +73,10 @@ def sentence(error: BaseException) -> str:
     missing = re.search(r"Could not find '([^']+)'", text)
     if missing:
         text = f"{text[: missing.end()]}: {_choices(missing[1])}"
-    if isinstance(error, OSError) and error.errno in (
-        errno.EACCES,
-        errno.EROFS,
-        errno.ENOSPC,
-        errno.ENOENT,
-        errno.ENOTDIR,
-    ):
+    if isinstance(error, OSError) and error.errno in FULL:
+        where = error.filename or "the file that was being written"
+        text = f"disk full: {where} could not be written: free some space, then the same call resumes from its finished chunks"
+    elif isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EROFS, errno.ENOENT, errno.ENOTDIR):
         text += ": if this folder cannot be written, choose another one with outputs=... (or --outputs)"
     return f"lgap-bench: {text}"
 

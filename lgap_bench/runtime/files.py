@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -14,11 +15,14 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+FULL = (errno.ENOSPC, errno.EDQUOT)  # no space left, on the disk or of the user's share
+
 
 def write(path: Path, save: Callable[[IO[bytes]], object]) -> None:
     """Let `save` fill a file beside `path`, force it to the disk and put it in place: readers never see half a file.
 
-    A kill leaves `<name>.<process>.part`, which `tidy` removes; an error (a full disk) leaves nothing.
+    A kill leaves `<name>.<process>.part`, which `tidy` removes; an error (a full disk) leaves nothing
+    and names the file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
@@ -28,6 +32,10 @@ def write(path: Path, save: Callable[[IO[bytes]], object]) -> None:
             stream.flush()
             os.fsync(stream.fileno())  # a rename may reach the disk before the content does
         os.replace(part, path)
+    except OSError as error:
+        if error.errno in FULL:  # a failed write does not say which file it was
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
     finally:
         part.unlink(missing_ok=True)
 

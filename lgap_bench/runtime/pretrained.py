@@ -1,4 +1,4 @@
-"""What every loader makes sure of: all tensors are there, and none holds NaN or infinity."""
+"""What every loader makes sure of: all tensors are there, none holds NaN or infinity, and words are the encoder's own."""
 
 from __future__ import annotations
 
@@ -31,3 +31,25 @@ def pretrained(kind: Any, folder: Path, weights: str) -> Any:
             "copy or download it again"
         )
     return model
+
+
+def require_vocabulary(tokenizer: Any, size: int, weights: str, lacking: int = 0) -> None:
+    """Raise ValueError if a tokenizer does not hold a text model's `size` words.
+
+    transformers builds one from its special tokens alone where the vocabulary file is missing, and every caption then
+    reads as unknown words. `lacking`: special tokens that the tokenizer may do without.
+    """
+    held = len(tokenizer)
+    if not size - lacking <= held <= size:
+        raise ValueError(
+            f"weights={weights}: its tokenizer knows {held} words and its text model {size}: copy tokenizer.json "
+            "(or vocab.json and merges.txt, or vocab.txt) of the same model there"
+        )
+
+
+def caption_length(tokenizer: Any, config: Any) -> int:
+    """Tokens that a text model takes of a caption: the tokenizer's limit, and never more than the model has positions.
+
+    transformers says 1e30 where a tokenizer's folder names no limit.
+    """
+    return min(int(tokenizer.model_max_length), int(config.max_position_embeddings))

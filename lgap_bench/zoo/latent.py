@@ -48,7 +48,7 @@ def train_vae(out: Path, work: Path) -> None:
     data = digits("train")
     fit("vae", [model], loss, data, work, steps=1500, lr=2e-3, ema=0.995)
     with torch.no_grad():
-        latents = torch.cat([model.encode(2 * x - 1).latent_dist.mean for x in data.images.split(250)])
+        latents = torch.cat([model.encode(2 * x - 1).latent_dist.mean for x in data.images[:].split(250)])
     model.register_to_config(scaling_factor=round(1 / latents.std().item(), 4))
     model.save_pretrained(out)
 

@@ -41,7 +41,7 @@ def main() -> None:
     for name in args.purifiers.split(","):
         parts, own = _built(name)
         for rows in args.rows or [own]:
-            median = _measure(Full(parts.defense, rows), parts.dataset.images, args.repeats, args.gradient)
+            median = _measure(Full(parts.defense, rows), parts.dataset.images[:], args.repeats, args.gradient)
             change = 100 * (median[-1] / median[0] - 1)
             print(
                 f"| {name} | {rows} | " + " | ".join(f"{ms:.2f}" for ms in median) + f" | {change:+.1f} % |", flush=True

@@ -197,7 +197,7 @@ class Linear(nn.Module):
     def __init__(self, ridge: float = 30.0) -> None:
         super().__init__()
         data = digits("train")
-        x = self.features(data.images.double())
+        x = self.features(data.images[:].double())
         target = nn.functional.one_hot(data.labels, 10).double() - 0.1
         gram = x.T @ x + ridge * torch.eye(x.shape[1], dtype=torch.float64)
         self.register_buffer("weight", 10 * torch.linalg.solve(gram, x.T @ target).float())
