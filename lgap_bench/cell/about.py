@@ -16,6 +16,7 @@ are a closed set, and their grammar is checked when a config is composed, so tha
     bound          of a view or an attack: why a number from it is no more than an upper bound
     gradient_free  of an attack: whether it searches too, so that a masked gradient does not stop it
     architecture   of a classifier: its name in tables, WRN-28-10
+    untrained      of a classifier: whether it is an architecture alone, which `train=...` has to train
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ WORDS: dict[str, type | tuple[type, ...]] = {
     "bound": str,
     "gradient_free": bool,
     "architecture": str,
+    "untrained": bool,
 }
 
 KINDS: dict[Any, str] = {dict: "a mapping", list: "a list", str: "a word", bool: "true or false"}

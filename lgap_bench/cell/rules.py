@@ -83,7 +83,7 @@ def _check_stages(cell: Cell) -> None:
         )
     if "train" in purified:
         raise ValueError("train.images=purified: train from scratch on clean images, then use finetune=lgap")
-    bare = not paths(classifier, "weights") and not paths(classifier, "file")  # an architecture, to be trained here
+    bare = about(classifier, "untrained", False)  # an architecture, to be trained here
     if bare and train is None:
         raise ValueError(
             f"classifier={cell.names.classifier} has no weights and train=none: choose train={cell.names.dataset}/adp"

@@ -72,9 +72,21 @@ def reach_columns(parts: Parts, cell: Cell, problem: Problem, x_adv: Tensor) -> 
 def probe(problem: Problem) -> dict[str, float]:
     """Once per cell, on its first images: how far an approximate gradient lies from the exact one, and an exact one from
     finite differences."""
-    if problem.view.approximate:
-        return agreement(problem.view, problem)
-    return slope(problem)
+    found = agreement(problem.view, problem) if problem.view.approximate else slope(problem)
+    return {**found, **flatness(problem)}
+
+
+@torch.no_grad()
+def flatness(problem: Problem) -> dict[str, float]:
+    """`flat_margin`: percent of the first images whose margin is exactly the same at a random corner of the ball.
+
+    Where a defense answers with its decision alone, a search sees no more than a gradient does.
+    """
+    few = problem.take(range(min(2 * ASKED, len(problem.x))))
+    noise = few.stream("select").draws(1, 0, -8)
+    corner = few.threat.corner(few.x, few.stream("select").draws(1, 0, -9))
+    here, there = (few.task.margin(few.view.query(x, noise)[0], few.y) for x in (few.x, corner))
+    return {"flat_margin": 100 * float((here == there).double().mean())}
 
 
 def slope(problem: Problem, images: int = ASKED) -> dict[str, float]:

@@ -26,6 +26,7 @@ ZERO_GRADIENTS = 1.0  # percent of samples without any gradient (Carlini et al. 
 DEAD_PIXELS = 50.0  # percent of pixels, mean over samples
 STILL_RISING = 0.05  # of the loss's range over the run, in its last tenth
 SLOPE = (0.5, 2.0)  # finite difference over gradient, median over the images asked
+FLAT = 50.0  # percent of images whose margin stays exactly the same under noise
 FAILED = 5.0  # percent of samples
 
 
@@ -157,6 +158,17 @@ def _dead_pixels(facts: Facts) -> Reason | None:
     return None if share <= DEAD_PIXELS else Reason("zero pixels", f"no gradient on {share:.0f} % of the pixels")
 
 
+def _flat(facts: Facts) -> Reason | None:
+    """A defense that answers with its decision alone shows neither a gradient nor a search where to go."""
+    flat = facts.summary.get("flat_margin", 0.0)
+    if flat <= FLAT or facts.cell.names.view == "none":
+        return None
+    return Reason(
+        "flat margin",
+        f"the margin of {flat:.0f} % of images does not move with the image: only a decision-based attack would see",
+    )
+
+
 def _slope(facts: Facts) -> Reason | None:
     """A gradient that does not say how the loss changes leads nowhere."""
     ratio = facts.summary.get("slope_ratio")
@@ -223,6 +235,7 @@ CHECKS: Sequence[Check] = (
     _captioner,
     _zero_gradients,
     _dead_pixels,
+    _flat,
     _slope,
     _reachable,
     _rising,
