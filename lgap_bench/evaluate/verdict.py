@@ -138,30 +138,33 @@ def _captioner(facts: Facts) -> Reason | None:
 
 def _zero_gradients(facts: Facts) -> Reason | None:
     """Where no gradient comes through, an attack that follows it stands still."""
-    zero = facts.column("zero_gradient")
-    if zero is None or about(facts.cell.attack, "gradient_free"):
+    zero, robust = facts.column("zero_gradient"), facts.robust
+    if zero is None or not robust.any():
         return None
-    share = 100 * float(zero.mean())
+    share = 100 * float(zero[robust].mean())
     if share <= ZERO_GRADIENTS:
         return None
-    return Reason(
-        "zero gradients", f"no gradient on {share:.1f} % of samples: use view=bpda, attack=square or full_ensemble"
+    mend = (
+        "BPDA and a search alone stand for it"
+        if about(facts.cell.attack, "gradient_free")
+        else "use attack=full_ensemble"
     )
+    return Reason("zero gradients", f"no gradient on {share:.1f} % of the samples that held: {mend}")
 
 
 def _dead_pixels(facts: Facts) -> Reason | None:
     """A mask that hides most pixels from the gradient hides them from the attacker."""
-    dead = facts.column("zero_pixels")
-    if dead is None or about(facts.cell.attack, "gradient_free"):
+    dead, robust = facts.column("zero_pixels"), facts.robust
+    if dead is None or not robust.any():
         return None
-    share = 100 * float(dead.mean())
+    share = 100 * float(dead[robust].mean())
     return None if share <= DEAD_PIXELS else Reason("zero pixels", f"no gradient on {share:.0f} % of the pixels")
 
 
 def _flat(facts: Facts) -> Reason | None:
     """A defense that answers with its decision alone shows neither a gradient nor a search where to go."""
     flat = facts.summary.get("flat_margin", 0.0)
-    if flat <= FLAT or facts.cell.names.view == "none":
+    if flat <= FLAT or facts.cell.names.view == "none" or not facts.robust.any():
         return None
     return Reason(
         "flat margin",
@@ -172,7 +175,12 @@ def _flat(facts: Facts) -> Reason | None:
 def _slope(facts: Facts) -> Reason | None:
     """A gradient that does not say how the loss changes leads nowhere."""
     ratio = facts.summary.get("slope_ratio")
-    if ratio is None or about(facts.cell.attack, "gradient_free") or SLOPE[0] <= ratio <= SLOPE[1]:
+    if (
+        ratio is None
+        or not facts.robust.any()
+        or about(facts.cell.attack, "gradient_free")
+        or SLOPE[0] <= ratio <= SLOPE[1]
+    ):
         return None
     return Reason(
         "finite differences",
