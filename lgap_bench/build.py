@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from lgap_bench.attack.given import Given
 from lgap_bench.cell.config import Cell
 from lgap_bench.cell.diffusion import guided_by_trained
 from lgap_bench.cell.instantiate import instantiate
@@ -37,6 +38,8 @@ def build(cell: Cell, device: Device, loggers: Loggers = SILENT) -> Parts:
     """
     # What can fail quickly is built before a classifier is trained for hours.
     dataset, attack, threat = (instantiate(config) for config in (cell.dataset, cell.attack, cell.threat))
+    if isinstance(attack, Given):
+        attack.arrange(dataset, cell.n, threat)
     classifier = trained(cell, instantiate(cell.classifier), device, loggers.phase)
     purifier = instantiate(cell.purifier)
     if guided_by_trained(cell):
