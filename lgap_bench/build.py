@@ -30,6 +30,8 @@ def build(cell: Cell, device: Device, loggers: Loggers = SILENT) -> Parts:
     names = cell.names
     dataset = _built("dataset", names.dataset, cell.dataset)
     attack, threat = _built("attack", names.attack, cell.attack), _built("threat", names.threat, cell.threat)
+    if hasattr(attack, "arrange"):  # it holds images of its own, and asks whose they are before anything is trained
+        attack.arrange(dataset, cell.n, threat)
     classifier = _built("classifier", names.classifier, cell.classifier)
     purifier = _built("purifier", names.purifier, cell.purifier)
     _check_modules(cell, purifier, classifier)

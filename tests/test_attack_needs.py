@@ -24,7 +24,8 @@ from lgap_bench.task.loss import margin
     "overrides, words",
     [
         (["attack=cw"], "norm=linf with attack=cw: it needs norm=l2"),
-        (["attack=cw_strong"], "norm=linf with attack=cw_strong: it needs norm=l2"),
+        (["attack=cw_torchattacks_c1"], "norm=linf with attack=cw_torchattacks_c1: it needs norm=l2"),
+        (["attack=cw_torchattacks_c1_long"], "norm=linf with attack=cw_torchattacks_c1_long: it needs norm=l2"),
         (["attack=deepfool"], "norm=linf with attack=deepfool: it needs norm=l2"),
         (["attack=eotpgd", "threat=digits/l2"], "norm=l2 with attack=eotpgd: it needs norm=linf"),
         (["attack=cw", "threat=digits/l2", "view=query"], "view=query with attack=cw: it needs view=blind or bpda or"),

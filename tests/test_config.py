@@ -17,7 +17,8 @@ COMPANIONS = {"purifier/none": ["attack=pgd"], "purifier/downsample": ["attack=p
               "view/caption": ["attack=caption"], "view/query": ["attack=square"],
               "view/surrogate": ["purifier=diffpure"], "view/adjoint": ["purifier=diffpure"], "view/detached": ["purifier=coup"],
               "attack/surrogate": ["purifier=coup"], "attack/adjoint": ["purifier=coup"], "attack/full_detached": ["purifier=coup"],
-              "attack/cw": ["threat=digits/l2"], "attack/cw_strong": ["threat=digits/l2"],
+              "attack/cw": ["threat=digits/l2"], "attack/cw_torchattacks_c1": ["threat=digits/l2"],
+              "attack/cw_torchattacks_c1_long": ["threat=digits/l2"],
               "attack/deepfool": ["threat=digits/l2"], "captioner/given": [f"captioner.file={__file__}"],
               "dataset/cifar100": ["train=cifar100/adp"], **{f"classifier/{d}": ["train=digits/adp"] for d in
               ("digits/scratch", "cifar10/scratch", "cifar100/scratch", "cifar100/standard")}, **{f"train/{d}/adp": [f"dataset={d}", f"classifier={d}/scratch"]

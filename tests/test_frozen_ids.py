@@ -21,7 +21,7 @@ CELLS = {
     "view none": ["attack=none"],
     "ensemble": ["purifier=coup", "attack=full_ensemble"],
     "AutoAttack": ["attack=autoattack_rand"],
-    "l2": ["attack=cw_strong", "threat=digits/l2"],
+    "l2": ["attack=cw_torchattacks_c1_long", "threat=digits/l2"],
     "corruption": ["attack=salt_and_pepper", "threat=digits/corruption"],
     "fine-tuned": ["finetune=lgap", "attack=bpda"],
     "fine-tuned, a stage of its own": ["finetune=lgap_release", "finetune.seed=1", "attack=full"],

@@ -1,4 +1,4 @@
-"""torchattacks' attacks and random noise through our adapter: closed-form optima, honest means, and every refusal."""
+"""torchattacks' attacks, CW, DeepFool and random noise: closed-form optima, honest means, and every refusal."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ import torch
 from torch import Tensor
 from toys import SIDE, Counting, Flicker, GradientKiller, Jitter, Linear, Poison, Shift
 
+from lgap_bench.attack.carlini_wagner import CarliniWagner
+from lgap_bench.attack.deepfool import DeepFool
 from lgap_bench.attack.problem import Problem
 from lgap_bench.attack.random_noise import RandomNoise
 from lgap_bench.attack.threat import Threat
-from lgap_bench.attack.torchattack import CW, EOTPGD, AutoAttack, DeepFool, Square
+from lgap_bench.attack.torchattack import CW, EOTPGD, AutoAttack, Square
 from lgap_bench.attack.view import Blind, Bpda, Full, Query, View
 from lgap_bench.purifier.base import Purifier
 from lgap_bench.task.loss import margin
@@ -21,14 +23,16 @@ from lgap_bench.task.loss import margin
 WIDE = {"linf": Threat("linf", 0.1), "l2": Threat("l2", 1.5)}
 # name -> attack with few steps, its norms, the views that make sense
 ATTACKS: dict[str, tuple[Any, tuple[str, ...], tuple[type[View], ...]]] = {
-    "cw": (CW(steps=12, learning_rate=0.05, draws=2, select_draws=3), ("l2",), (Blind, Bpda, Full)),
+    "cw": (CarliniWagner(search=2, steps=8, draws=2, select_draws=3), ("l2",), (Blind, Bpda, Full)),
+    "cw_torchattacks_c1": (CW(steps=12, learning_rate=0.05, draws=2, select_draws=3), ("l2",), (Blind, Bpda, Full)),
     "deepfool": (DeepFool(steps=6, draws=2, select_draws=3), ("l2",), (Blind, Bpda, Full)),
     "square": (Square(n_queries=25, draws=3, select_draws=3), ("linf", "l2"), (Blind, Query)),
     "eotpgd": (EOTPGD(steps=4, draws=2, select_draws=3), ("linf",), (Blind, Bpda, Full)),
     "random": (RandomNoise(tries=2, select_draws=3), ("linf", "l2"), (Blind, Query)),
 }
 CASES = [(name, norm, view) for name, (_, norms, views) in ATTACKS.items() for norm in norms for view in views]
-GRADIENT = {"cw": CW(steps=4, draws=2), "deepfool": DeepFool(steps=3, draws=2), "eotpgd": EOTPGD(steps=3, draws=2)}
+GRADIENT = {"cw": CarliniWagner(search=2, steps=3, draws=2), "cw_torchattacks_c1": CW(steps=4, draws=2),
+            "deepfool": DeepFool(steps=3, draws=2), "eotpgd": EOTPGD(steps=3, draws=2)}  # fmt: skip
 
 
 @pytest.fixture
@@ -49,7 +53,7 @@ def toy(make_problem: Callable[..., Problem], images: Callable[..., Tensor]) -> 
 
 @pytest.mark.parametrize("size", [1, 3, 8])
 @pytest.mark.parametrize("view", [Blind, Bpda, Full])
-@pytest.mark.parametrize("attack, most", [(CW(steps=150), 1.08), (DeepFool(), 1.03)])
+@pytest.mark.parametrize("attack, most", [(CW(steps=150), 1.08), (CarliniWagner(), 1.1), (DeepFool(), 1.021)])
 def test_minimal_attacks_go_as_far_as_the_nearest_boundary(toy, attack, most, view, size):
     purifier, model = Shift(), Linear()
     problem = toy(size, "l2", purifier, view, model=model)
@@ -62,7 +66,7 @@ def test_minimal_attacks_go_as_far_as_the_nearest_boundary(toy, attack, most, vi
     assert (margin(model(found - problem.x + seen), problem.y) >= 0).all()
 
 
-@pytest.mark.parametrize("attack", [CW(steps=150), DeepFool()])
+@pytest.mark.parametrize("attack", [CW(steps=150), CarliniWagner(), DeepFool()])
 def test_an_image_beyond_the_budget_ends_at_the_edge_of_the_ball(toy, attack):
     model = Linear()
     problem = toy(3, "l2", model=model)
@@ -121,12 +125,12 @@ def test_a_resume_repeats_bitwise_and_another_seed_does_not(toy, name, norm, vie
     first = attack(toy(3, norm, Jitter(), view))
     torch.rand(5)
     assert torch.equal(attack(toy(3, norm, Jitter(), view)), first)
-    drawn = name in ("square", "random", "eotpgd") or view is not Blind
+    drawn = name in ("cw", "square", "random", "eotpgd") or view is not Blind
     assert torch.equal(attack(toy(3, norm, Jitter(), view, seed=1)), first) == (not drawn)
 
 
 @pytest.mark.parametrize("purifier", [Purifier, Jitter])
-@pytest.mark.parametrize("attack, norm", [(ATTACKS["cw"][0], "l2"), (ATTACKS["deepfool"][0], "l2"),
+@pytest.mark.parametrize("attack, norm", [(ATTACKS["cw"][0], "l2"), (ATTACKS["cw_torchattacks_c1"][0], "l2"), (ATTACKS["deepfool"][0], "l2"),
                                           (EOTPGD(steps=4, random_start=False), "linf"), (RandomNoise(2), "l2")])  # fmt: skip
 def test_an_image_does_not_depend_on_its_chunk(toy, attack, norm, purifier):
     problem = toy(8, norm, purifier())
@@ -178,7 +182,7 @@ def test_a_rising_cost_does_not_end_cw_and_no_draw_comes_twice(toy, draws):
 
 
 @pytest.mark.parametrize("attack, least", [
-    (DeepFool(select_draws=5), 8), (CW(kappa=1, steps=60, learning_rate=0.02), 8), (Square(n_queries=100, draws=20), 6)
+    (DeepFool(select_draws=5), 8), (CarliniWagner(kappa=1), 8), (CW(kappa=1, steps=60, learning_rate=0.02), 8), (Square(n_queries=100, draws=20), 6)
 ])  # fmt: skip
 def test_lucky_draws_end_no_attack(toy, attack, least):
     """The library leaves an image alone once a draw is wrong, and with fresh draws at every query Square breaks none."""
@@ -227,10 +231,11 @@ def test_a_query_answers_and_grants_no_gradient(toy):
 
 
 @pytest.mark.parametrize("attack, norm, view, words", [
-    (CW(), "linf", Full, "attack=cw needs threat.norm=l2, got linf"),
+    (CarliniWagner(), "linf", Full, "attack=cw needs threat.norm=l2, got linf"),
+    (CW(), "linf", Full, "attack=cw_torchattacks_c1 needs threat.norm=l2, got linf"),
     (DeepFool(), "linf", Full, "attack=deepfool needs threat.norm=l2"),
     (EOTPGD(), "l2", Full, "attack=eotpgd needs threat.norm=linf"),
-    (CW(), "l2", Query, "attack=cw needs a gradient, and view=query has none"),
+    (CarliniWagner(), "l2", Query, "attack=cw needs a gradient, and view=query has none"),
 ])  # fmt: skip
 def test_problems_built_in_python_are_refused_as_well(toy, attack, norm, view, words):
     with pytest.raises(ValueError, match=words):

@@ -1,6 +1,6 @@
-"""CW, DeepFool, Square and EOTPGD through torchattacks 3.5.1 (Kim 2020), on any view.
+"""CW, Square and EOTPGD through torchattacks 3.5.1 (Kim 2020), on any view.
 
-Common to all four:
+Common to all three:
 - The library holds a small module around `problem.view`: it switches modes on that module alone, and its flawed
   handling of normalisation is never entered (the classifier normalises inside).
 - The defense's noise belongs to the sample, with the count of the library's calls as its step. What the library draws
@@ -21,11 +21,11 @@ import torchattacks
 from torch import Tensor
 
 from lgap_bench.attack import expectation
+from lgap_bench.attack.deepfool import DeepFool as DeepFool  # its address in configs, from when it was the library's
 from lgap_bench.attack.expectation import Expectation
+from lgap_bench.attack.minimal import compared, require
 from lgap_bench.attack.module import ViewModule
 from lgap_bench.attack.problem import Problem
-from lgap_bench.attack.select import WorstCase
-from lgap_bench.attack.view import Query
 from lgap_bench.cell.values import fraction
 from lgap_bench.noise import derive
 from lgap_bench.runtime import libraries
@@ -65,48 +65,13 @@ class CW:
 
     def __call__(self, problem: Problem) -> Tensor:
         """Attacked images (B, C, H, W), inside the threat's ball."""
-        _require(problem, "cw", norm="l2")
+        require(problem, "cw_torchattacks_c1", norm="l2")
         model = ViewModule(problem, self.draws, handicap=self.kappa)
         with libraries.fenced():
             found = _CW(model, c=self.c, steps=self.steps, lr=self.learning_rate)(model.start, problem.y)
         missed = (found == problem.x).flatten(1).all(1) | problem.view.randomized
         last = torch.where(missed.view(-1, 1, 1, 1), model.last, found)
-        return _compared(problem, self.select_draws, found, last)
-
-
-@dataclass(frozen=True)
-class DeepFool:
-    """Moosavi-Dezfooli et al. (2016), l2: steps to the nearest class boundary of the linearised classifier.
-
-    Minimises the norm, so an image beyond the budget is projected to the ball's edge. Every step takes a gradient for
-    each class, image by image: the library is called for one image at a time, so that its noise is the sample's. An
-    image leaves a randomized view only when `select_draws` fresh draws are all wrong, not after the one draw of the
-    library; else it goes on until `steps` are spent. Where all gradients vanish the library divides by zero: there the
-    image stays at the last point that it reached.
-
-    Args:
-        steps: steps at most.
-        overshoot: each step goes this share beyond the boundary (the library's; the paper's scales the sum of steps).
-        draws: EOT draws whose mean logits the library sees; a deterministic view takes one.
-        select_draws: fresh draws that let an image leave, and on which it is compared, under a randomized view.
-    """
-
-    steps: int = 50
-    overshoot: float = 0.02
-    draws: int = 1
-    select_draws: int = 4
-
-    def __call__(self, problem: Problem) -> Tensor:
-        """Attacked images (B, C, H, W), inside the threat's ball."""
-        _require(problem, "deepfool", norm="l2")
-        found = []
-        for i in range(len(problem.x)):
-            one = problem.take([i])
-            model = ViewModule(one, self.draws)
-            with libraries.fenced():
-                attack = _DeepFool(model, self.select_draws, steps=self.steps, overshoot=self.overshoot)
-                found.append(attack(model.start, one.y))
-        return _compared(problem, self.select_draws, torch.cat(found))
+        return compared(problem, self.select_draws, found, last)
 
 
 @dataclass(frozen=True)
@@ -144,7 +109,7 @@ class Square:
             else:
                 search.init_hyperparam(model.start)
                 _, found = search.attack_single_run(model.start, problem.y)
-        return _compared(problem, self.select_draws, found)
+        return compared(problem, self.select_draws, found)
 
 
 @dataclass(frozen=True)
@@ -169,7 +134,7 @@ class EOTPGD:
 
     def __call__(self, problem: Problem) -> Tensor:
         """Attacked images (B, C, H, W), inside the threat's ball."""
-        _require(problem, "eotpgd", norm="linf")
+        require(problem, "eotpgd", norm="linf")
         model, eps = ViewModule(problem, 1), problem.threat.eps
         with libraries.fenced():
             torch.manual_seed(_seed(problem))
@@ -182,7 +147,7 @@ class EOTPGD:
                 random_start=self.random_start,
             )
             found = attack(model.start, problem.y)
-        return _compared(problem, self.select_draws, found)
+        return compared(problem, self.select_draws, found)
 
 
 class AutoAttack:
@@ -201,47 +166,6 @@ class _CW(torchattacks.CW):
     def f(self, outputs: Tensor, labels: Tensor) -> Tensor:
         # The library looks at the cost only to stop when it rises; minus infinity never does, and has no gradient.
         return (-losses.margin(outputs, labels)).clamp(min=0) - math.inf
-
-
-class _DeepFool(torchattacks.DeepFool):
-    """The library's loop for one image, left on fresh draws and where no direction exists."""
-
-    def __init__(self, model: ViewModule, confirm_draws: int, **settings: Any) -> None:
-        super().__init__(model, **settings)
-        self.confirm_draws = confirm_draws
-
-    def _forward_indiv(self, image: Tensor, label: Tensor) -> tuple[bool, Tensor, Tensor]:
-        leaves, predicted, moved = super()._forward_indiv(image, label)
-        moved = moved.detach()
-        if leaves:
-            return self._confirmed(moved), predicted, moved
-        if not bool(torch.isfinite(moved).all()):
-            return True, predicted, image.detach()
-        return False, predicted, moved
-
-    def _confirmed(self, image: Tensor) -> bool:
-        problem = self.model.problem
-        if not problem.view.randomized:
-            return True
-        fresh = problem.stream("select").draws(self.confirm_draws, 1, self.model.calls)
-        return bool((problem.view.query(image, fresh).argmax(-1) != problem.y).all())
-
-
-def _compared(problem: Problem, select_draws: int, *candidates: Tensor) -> Tensor:
-    """The most damaging of the clean image and the projected candidates."""
-    draws = select_draws if problem.view.randomized else 1
-    worst = WorstCase(problem, problem.stream("select").draws(draws))
-    for candidate in (problem.x, *candidates):
-        worst.offer(problem.threat.project(candidate.to(problem.x.dtype), problem.x))
-    return worst.x
-
-
-def _require(problem: Problem, name: str, norm: str) -> None:
-    """What a config is refused for before torch is imported, for those who build a Problem in Python."""
-    if problem.threat.norm != norm:
-        raise ValueError(f"attack={name} needs threat.norm={norm}, got {problem.threat.norm}: choose another threat")
-    if isinstance(problem.view, Query):
-        raise ValueError(f"attack={name} needs a gradient, and view=query has none: choose view=blind, bpda or full")
 
 
 def _seed(problem: Problem) -> int:

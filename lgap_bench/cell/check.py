@@ -115,7 +115,7 @@ def _check_synonyms(cell: Cell) -> None:
 def require_files(cell: Cell) -> None:
     """Raise ValueError for weights that are missing or damaged, and for files and packages that are not there."""
     require_package(cell)
-    used = {key: getattr(cell, key) for key in ("dataset", "classifier", "purifier")}
+    used = {key: getattr(cell, key) for key in ("attack", "dataset", "classifier", "purifier")}
     for path in paths(used, "weights"):
         weight_files.inspect(path)
     if cell.clip:
