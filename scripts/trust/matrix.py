@@ -56,7 +56,7 @@ def defenses(n: int) -> dict[str, Defense]:
     model, data = Linear(), digits("test")
     x, y = data.images[:n], data.labels[:n]
     robust = 100 * float(model.robust(x, y, 4 / 255).float().mean())
-    linear = ("Linear", {})
+    linear: tuple[str, dict[str, object]] = ("Linear", {})
     broken = {
         "quantise to 4 levels": Defense(("Quantise", {"levels": 4})),
         "identity with detach": Defense(("Detach", {})),
