@@ -60,7 +60,7 @@ def test_every_file_says_what_it_is_in_its_first_lines(file):
 def test_config_keys_are_ascii_and_every_knob_of_the_main_config_has_its_reason():
     text = (CONF / "config.yaml").read_text()
     assert text.isascii()
-    keys = [k for k in OmegaConf.create(text) if k not in ("defaults", "hydra", "limits")]
+    keys = [k for k in OmegaConf.create(text) if k not in ("defaults", "hydra", "_about_")]
     for key in keys:
         (line,) = [line for line in text.splitlines() if line.startswith(f"{key}:")]
         assert "#" in line, f"{key} has no reason beside it"

@@ -18,6 +18,7 @@ from lgap_bench.purifier.diffpure import DiffPure
 from lgap_bench.purifier.guidance import ClassifierConfidence, Distance
 from lgap_bench.purifier.likelihood import LikelihoodMax
 from lgap_bench.purifier.sampler import DDIM, DDPM, ProbabilityFlow, ReverseSDE
+from lgap_bench.runtime.device import CPU
 
 
 def make(name: str, classifier: nn.Module) -> DiffPure | LikelihoodMax:
@@ -131,7 +132,7 @@ def test_guidance_asks_the_classifier_that_the_cell_trains(monkeypatch):
     chosen = ["experiment=coup/cifar100/likelihood_max_guided", "dataset=digits"]
     cell = resolved(chosen)
     check(cell)
-    defense = build(cell, "cpu", "cpu").defense
+    defense = build(cell, CPU).defense
     assert defense.purifier.guidance.classifier is defense.classifier
 
 
