@@ -69,7 +69,7 @@ def defenses(n: int) -> dict[str, Defense]:
         "vanishing gradient": Defense(("OddGradient", {"kind": "flat"})),
         "gradient not a number": Defense(("OddGradient", {"kind": "nan"})),
         "three quarters of the pixels detached": Defense(("HalfHidden", {})),
-        "loud noise": Defense(("Jitter", {"std": 0.2})),
+        "loud noise": Defense(("Jitter", {"std": 0.08})),
         "batch mean taken away": Defense(("BatchMean", {})),
         "logits times 10,000": Defense(classifier=("Saturated", {"weights": WEIGHTS})),
         "decision alone": Defense(classifier=("Argmax", {"weights": WEIGHTS})),
@@ -115,8 +115,9 @@ def measure(name: str, defense: Defense, attack: str, outputs: str, quick: bool)
                 raise
             return "refused", None, str(error)
     value, robust = record.verdict()[0], record.summary().get("robust", {}).get("mean")
-    mark = {"upper bound": "≤ ", "invalid": "invalid "}.get(value, "")
-    return f"{mark}{robust:.1f}" if robust is not None else "invalid", robust, value
+    mark = {"upper bound": "≤ "}.get(value, "")
+    shown = "invalid" if robust is None or value == "invalid" else f"{mark}{robust:.1f}"
+    return shown, robust, value
 
 
 def wrong(defense: Defense, number: float | None, verdict: str, n: int) -> bool:
