@@ -1,6 +1,6 @@
 """lgap-bench: how robust is a classifier behind an adversarial purifier?"""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 from pathlib import Path
 

@@ -25,9 +25,10 @@ def compare(record: Record, outputs: Path) -> None:
     """
     own = _defense(record.identity())
     for other in records(outputs):
-        if other.folder == record.folder or _defense(other.identity()) != own:
-            continue
         try:
+            if other.folder == record.folder or _defense(other.identity()) != own:
+                continue
+            other.summary()
             rates = [_rates(each) for each in (record, other)]
         except (ValueError, OSError, KeyError):  # a damaged record is said by whoever asks for it
             continue

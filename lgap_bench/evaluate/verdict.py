@@ -80,6 +80,8 @@ Check = Callable[[Facts], Reason | None]
 def verdict(facts: Facts) -> dict[str, Any]:
     """`verdict` and `reasons` of a cell's summary."""
     reasons = [reason for check in CHECKS if (reason := check(facts)) is not None]
+    if facts.summary.get("robust", {}).get("mean") == 0:  # nothing is left that a stronger attack could take
+        reasons = [reason for reason in reasons if reason.verdict != BOUND]
     worst = max([reason.verdict for reason in reasons], key=(SOUND, BOUND, INVALID).index, default=SOUND)
     return {"verdict": worst, "reasons": [asdict(reason) for reason in reasons]}
 

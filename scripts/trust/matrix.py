@@ -15,13 +15,16 @@ import torch
 import yaml
 
 from lgap_bench.cell.compose import composed
+from lgap_bench.dataset.base import DataSet
 from lgap_bench.dataset.digits import digits
 from lgap_bench.measure import run_cell
+from lgap_bench.noise import streams
 from lgap_bench.runtime.errors import is_user_error
-from scripts.trust.defenses import Linear
+from scripts.trust.defenses import Linear, Negative
 
 ATTACKS = ("full", "apgd_ce", "full_ensemble", "bpda", "pgd", "square")
 N = 32
+DRAWS = 10  # score draws, conf's own number
 CODE = "scripts.trust.defenses"
 WEIGHTS = "embedded:digits/standard"
 SHORT = {  # a fifth of the published steps: these networks are small, and what holds out is seen anyway
@@ -79,16 +82,19 @@ def defenses(n: int) -> dict[str, Defense]:
         "linear model, 4/255": Defense(classifier=linear, truth=robust, eps="4/255", sound=True),
         "adversarially trained": Defense(truth=None, sound=True, more=["classifier=digits/adversarial"]),
         "linear model, a tenth of the draws negative": Defense(
-            ("Negative", {}), linear, _flipped(model, x, y, robust), "4/255", sound=True
+            ("Negative", {}), linear, _flipped(model, data, n), "4/255", sound=True
         ),
     }
     return {**broken, **sound}
 
 
-def _flipped(model: Linear, x: torch.Tensor, y: torch.Tensor, robust: float) -> float:
-    """Nine tenths of the draws meet the image, one tenth its negative, whose label survives or not by itself."""
-    negative = 100 * float((model(1 - x).argmax(1) == y).float().mean())
-    return 0.9 * robust + 0.1 * negative
+def _flipped(model: Linear, data: DataSet, n: int) -> float:
+    """On the very draws that score: the image where a draw hands it on, else its negative, whose label may survive."""
+    x, y = data.images[:n], data.labels[:n]
+    noise = streams(0, data.ids[:n].tolist())["score"].draws(DRAWS)
+    flip = noise.uniform(x.flatten(1)[:, :1].repeat(DRAWS, 1), "flip").view(DRAWS, n) < Negative().rate
+    negative = model(1 - x).argmax(1) == y
+    return 100 * float(torch.where(flip, negative, model.robust(x, y, 4 / 255)).float().mean())
 
 
 def measure(name: str, defense: Defense, attack: str, outputs: str, quick: bool) -> tuple[str, float | None, str]:
