@@ -162,7 +162,9 @@ class Record:
         """The columns of samples.parquet."""
         import pyarrow.parquet as parquet
 
-        return parquet.read_table(self.folder / "samples.parquet").to_pydict()
+        # not `read_table`: it brings pandas, which takes longer to import than the file to read
+        with parquet.ParquetFile(self.folder / "samples.parquet") as file:
+            return file.read().to_pydict()
 
     def note_lower(self, attack: str, view: str, robust: float, name: str) -> None:
         """Keep that another record of this defense and its images is lower; of several the lowest."""
