@@ -18,7 +18,7 @@ from lgap_bench.metric import clip
 from lgap_bench.metric.captions import Captions
 from lgap_bench.purifier.base import Purifier
 from lgap_bench.runtime.device import Device
-from lgap_bench.runtime.errors import is_user_error
+from lgap_bench.runtime.errors import in_user_code, is_user_error
 
 
 def build(cell: Cell, device: Device, loggers: Loggers = SILENT) -> Parts:
@@ -55,10 +55,14 @@ def _built(group: str, name: str, config: Config, **given: Any) -> Any:
     """
     try:
         return instantiate(config, **given)
+    except SystemExit as error:
+        raise ValueError(
+            f"{group}={name}: its constructor ends the process (exit {error.code}): raise an error instead"
+        ) from error
     except Exception as error:
-        if is_user_error(error):
-            raise
         cause = error.__cause__ or error
+        if is_user_error(error) and not in_user_code(cause):
+            raise
         raise ValueError(
             f"{group}={name}: its constructor raised {type(cause).__name__} ({' '.join(str(cause).split())[:200]}): mend its code; HYDRA_FULL_ERROR=1 shows where"
         ) from error

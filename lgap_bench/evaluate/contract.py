@@ -17,8 +17,10 @@ import torch
 from torch import Tensor
 
 from lgap_bench.attack.problem import Parts, Problem
+from lgap_bench.cell.about import about
 from lgap_bench.cell.config import Cell
 from lgap_bench.noise import Noise
+from lgap_bench.runtime.errors import in_user_code
 
 IMAGES = 3  # asked about; together about ten purifications, less than one chunk's
 # What the dtype's rounding may add to a purified value when an image stands in another batch: sums run in another order,
@@ -35,7 +37,13 @@ class Asked:
     classifier: str
     x: Tensor
     noise: Noise
+    models: torch.dtype
     tolerance: float
+
+    @property
+    def repeated(self) -> float:
+        """What the same pass may differ by when it is done again: nothing on a CPU."""
+        return 0.0 if self.x.device.type == "cpu" else self.tolerance
 
     @classmethod
     def of(cls, parts: Parts, cell: Cell, problem: Problem) -> Asked:
@@ -44,18 +52,26 @@ class Asked:
         models = next((p.dtype for p in parts.defense.parameters()), few.x.dtype)
         tolerance = ROUNDING.get(models, COARSE)
         noise = few.stream("select").draws(1, 0, -5)
-        return cls(f"purifier={cell.names.purifier}", f"classifier={cell.names.classifier}", few.x, noise, tolerance)
+        return cls(
+            f"purifier={cell.names.purifier}", f"classifier={cell.names.classifier}", few.x, noise, models, tolerance
+        )
 
 
 def check_contracts(parts: Parts, cell: Cell, problem: Problem) -> None:
     """Raise ValueError for the first promise that a part breaks: which part, what it did, what to do."""
-    _check_labels(parts, cell)
     ask = Asked.of(parts, cell, problem)
     purified = _check_purified(parts, ask)
+    _check_mode(parts, ask)
     _check_repeats(parts, ask, purified)
-    if not getattr(parts.defense.purifier, "depends_on_batch", False):
+    if not parts.defense.purifier.depends_on_batch:
         _check_batch(parts, ask, purified)
-    _check_logits(parts, cell, ask, purified)
+    logits = _check_logits(parts, cell, ask, purified)
+    _check_mode(parts, ask)
+    _check_classifier(parts, ask, purified, logits)
+
+
+def _check_mode(parts: Parts, ask: Asked) -> None:
+    """Nothing turns on dropout, or statistics over the batch, by itself: asked after a forward pass, which may."""
     training = [name for name, module in parts.defense.named_modules() if module.training]
     if training:
         raise ValueError(
@@ -63,28 +79,36 @@ def check_contracts(parts: Parts, cell: Cell, problem: Problem) -> None:
         )
 
 
-def _check_labels(parts: Parts, cell: Cell) -> None:
+def check_labels(parts: Parts, cell: Cell) -> None:
+    """Raise ValueError unless the labels are whole numbers: asked first, since captions are looked up by them."""
     labels: Any = parts.dataset.labels
     if not isinstance(labels, Tensor) or labels.dtype not in (torch.int64, torch.int32, torch.uint8, torch.int16):
         kind = labels.dtype if isinstance(labels, Tensor) else type(labels).__name__
         raise ValueError(f"dataset={cell.names.dataset}: labels are {kind}: give whole numbers, an int64 tensor")
 
 
-def call(part: str, function: Callable[[], Any]) -> Any:
-    """What a part's code returns; whatever it raises becomes one line with the part's name.
+PURIFIER = "forward(x, noise, observed=None) takes images and returns images"
+CLASSIFIER = "forward(x) takes images and returns logits"
 
-    Memory and interruptions are nobody's promise and pass; HYDRA_FULL_ERROR=1 shows the traceback.
+
+def call(part: str, function: Callable[[], Any], form: str = PURIFIER) -> Any:
+    """What a part's code returns; whatever it raises becomes one line with the part's name, and `form`, what it has to be.
+
+    This project's own sentences pass, and so do memory and interruptions, which are nobody's promise; HYDRA_FULL_ERROR=1
+    shows the traceback.
     """
     try:
         return function()
-    except (torch.OutOfMemoryError, KeyboardInterrupt, FloatingPointError, OSError, ValueError):
+    except (torch.OutOfMemoryError, KeyboardInterrupt):
         raise
     except SystemExit as error:
         raise ValueError(f"{part}: its code ends the process (exit {error.code}): raise an error instead") from error
     except Exception as error:
+        if isinstance(error, ValueError | OSError) and not in_user_code(error):
+            raise
         text = " ".join(str(error).split())[:200]
         raise ValueError(
-            f"{part}: its forward raised {type(error).__name__} ({text}): mend its code, forward(x, noise, observed=None) takes images and returns images; HYDRA_FULL_ERROR=1 shows where"
+            f"{part}: its forward raised {type(error).__name__} ({text}): mend its code, {form}; HYDRA_FULL_ERROR=1 shows where"
         ) from error
 
 
@@ -132,14 +156,14 @@ def _check_repeats(parts: Parts, ask: Asked, purified: Tensor) -> None:
         raise ValueError(
             f"{ask.purifier} draws from a global random generator: draw from its argument, noise.normal(x, 'a name'), so that an evaluation can be repeated"
         )
-    if _distance(again, purified) > (0 if ask.x.device.type == "cpu" else ask.tolerance):
+    if _distance(again, purified) > ask.repeated:
         raise ValueError(
             f"{ask.purifier} answers differently to the same image and noise: draw all randomness from its argument noise, and keep no state between calls"
         )
 
 
 def _check_batch(parts: Parts, ask: Asked, purified: Tensor) -> None:
-    """An image alone, in another place and with its gradient followed: the same values."""
+    """An image alone, and in another place: the same values."""
     count = len(ask.x)
     turned = list(reversed(range(count)))
     with torch.no_grad():
@@ -152,28 +176,94 @@ def _check_batch(parts: Parts, ask: Asked, purified: Tensor) -> None:
 
 
 @torch.no_grad()
-def _check_logits(parts: Parts, cell: Cell, ask: Asked, purified: Tensor) -> None:
-    """(B, classes), finite; and as randomized as the defense says."""
+def _check_logits(parts: Parts, cell: Cell, ask: Asked, purified: Tensor) -> Tensor:
+    """(B, classes), floating and finite; and as randomized as the defense says."""
     classes, defense = len(parts.dataset.classes), parts.defense
-    logits = call(ask.classifier, lambda: defense.classify(purified))
-    if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != len(ask.x):
+    given = purified.clone()
+    logits = _logits(parts, ask, given)
+    if not torch.equal(given, purified):
+        raise ValueError(f"{ask.classifier} writes into its input: work on a copy (x.clone()), or out of place")
+    if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != len(purified):
         found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise ValueError(f"{ask.classifier} returns {found} for {len(ask.x)} images: return logits (B, classes)")
-    if not bool(torch.isfinite(logits).all()):
-        raise ValueError(
-            f"{ask.purifier}, {ask.classifier}: logits of sample {ask.noise.ids[0]} are not "
-            "finite: try dtype=float32 or milder settings"
-        )
+        raise ValueError(f"{ask.classifier} returns {found} for {len(purified)} images: return logits (B, classes)")
     if logits.shape[-1] != classes:
         raise ValueError(
             f"{ask.classifier} has {logits.shape[-1]} classes, dataset={cell.names.dataset} has "
             f"{classes}: choose a classifier of that data set"
         )
-    other = Noise(tuple(key ^ 1 for key in ask.noise.keys), ask.noise.ids, ask.noise.seed)
-    if not defense.randomized and not torch.equal(defense.classify(defense.purify(ask.x, other)), logits):
+    if not logits.is_floating_point():
+        raise ValueError(f"{ask.classifier} returns {logits.dtype}: return logits, floating point values")
+    if not bool(torch.isfinite(logits).all()):
         raise ValueError(
-            f"{ask.purifier} answers differently under other noise and says randomized = False: "
-            "set randomized = True in its class"
+            f"{ask.purifier}, {ask.classifier}: logits of sample {ask.noise.ids[0]} are not "
+            "finite: try dtype=float32 or milder settings"
+        )
+    if not defense.randomized:
+        other = Noise(tuple(key ^ 1 for key in ask.noise.keys), ask.noise.ids, ask.noise.seed)
+        again = call(ask.purifier, lambda: defense.purify(ask.x.clone(), other))
+        if _distance(again, purified) > ask.repeated:
+            raise ValueError(
+                f"{ask.purifier} answers differently under other noise and says randomized = False: "
+                "set randomized = True in its class"
+            )
+    return logits
+
+
+@torch.no_grad()
+def _check_classifier(parts: Parts, ask: Asked, purified: Tensor, logits: Tensor) -> None:
+    """The same image again, with the global generators elsewhere, and alone: the same logits."""
+    held = _generators()
+    try:
+        torch.manual_seed(1_000_003)
+        again = _logits(parts, ask, purified)
+    finally:
+        _restore(held)
+    scale = max(1.0, float(logits.abs().max()))
+    if _distance(again, logits) > ask.repeated * scale:
+        raise ValueError(
+            f"{ask.classifier} answers differently to the same image: a classifier may draw nothing and keep no state between calls"
+        )
+    if _distance(_logits(parts, ask, purified[-1:]), logits[-1:]) > ask.tolerance * scale:
+        raise ValueError(
+            f"{ask.classifier} classifies an image differently in another batch: its logits may not depend on the other images"
+        )
+
+
+def _logits(parts: Parts, ask: Asked, x: Tensor) -> Any:
+    """What the classifier itself returns, before it is cast."""
+    return call(ask.classifier, lambda: parts.defense.classifier(x.to(ask.models)), CLASSIFIER)
+
+
+def check_gradient(parts: Parts, cell: Cell, problem: Problem) -> None:
+    """Raise ValueError if the view promises a gradient and the defense cuts it off: every step would stand still.
+
+    Or if it answers otherwise while its gradient is followed: the attack would meet another defense than is scored.
+    """
+    if not parts.view.differentiable or "none" in (cell.names.view, cell.names.attack):
+        return
+    few = problem.take(range(min(2, len(problem.x))))
+    noise = few.stream("attack").draws(1, 0, -3)
+    observed, both = (
+        few.view.observe(few.x, noise),
+        f"purifier={cell.names.purifier}, classifier={cell.names.classifier}",
+    )
+    mend = "x has a gradient under this view: use view=bpda where the purifier has none"
+    with torch.enable_grad():
+        x = few.x.clone().requires_grad_(True)
+        logits = call(both, lambda: few.view.logits(x, noise, observed), mend)
+        found = None
+        if logits.requires_grad:
+            (found,) = call(both, lambda: torch.autograd.grad(logits.sum(), x, allow_unused=True), mend)
+    with torch.no_grad():
+        plain = call(both, lambda: few.view.logits(few.x.clone(), noise, observed))
+    scale, models = max(1.0, float(plain.abs().max())), next((p.dtype for p in parts.defense.parameters()), x.dtype)
+    if _distance(logits.detach(), plain) > ROUNDING.get(models, COARSE) * scale:
+        raise ValueError(
+            f"{both}: logits differ where a gradient is followed: what a defense returns may not depend on torch.is_grad_enabled() or x.requires_grad"
+        )
+    if found is None and not about(cell.attack, "gradient_free"):
+        raise ValueError(
+            f"view={cell.names.view} promises a gradient, and purifier={cell.names.purifier} with classifier={cell.names.classifier} has none (its logits do not depend on the image for autograd): use view=bpda, or attack=square view=query"
         )
 
 

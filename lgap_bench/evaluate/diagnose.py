@@ -12,32 +12,12 @@ from torch import Tensor
 from lgap_bench.attack.problem import Parts, Problem, estimate
 from lgap_bench.attack.stand_in import agreement
 from lgap_bench.attack.view import Full
-from lgap_bench.cell.about import about
 from lgap_bench.cell.config import Cell
 from lgap_bench.record import Chunk
 
 TRIES = 8  # random corners of the ball for every image that an attack never moved
 SLOPE_STEP = 1 / 16  # of the budget: how far finite differences look along the gradient
 ASKED = 4  # images whose gradient is held against finite differences
-
-
-def check_gradient(parts: Parts, cell: Cell, problem: Problem) -> None:
-    """Raise ValueError if the view promises a gradient and the defense cuts it off: every step would stand still."""
-    if not parts.view.differentiable or not _attacked(cell) or about(cell.attack, "gradient_free"):
-        return
-    few = problem.take(range(min(2, len(problem.x))))
-    noise = few.stream("attack").draws(1, 0, -3)
-    x = few.x.clone().requires_grad_(True)
-    observed = few.view.observe(few.x, noise)
-    with torch.enable_grad():
-        logits = few.view.logits(x, noise, observed)
-        found = None
-        if logits.requires_grad:
-            (found,) = torch.autograd.grad(logits.sum(), x, allow_unused=True)
-    if found is None:
-        raise ValueError(
-            f"view={cell.names.view} promises a gradient, and purifier={cell.names.purifier} with classifier={cell.names.classifier} has none (its logits do not depend on the image for autograd): use view=bpda, or attack=square view=query"
-        )
 
 
 def gradient_columns(parts: Parts, cell: Cell, problem: Problem) -> Chunk:

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from lgap_bench.attack.problem import Parts, Problem
 from lgap_bench.cell.config import Cell
-from lgap_bench.evaluate.contract import check_contracts
-from lgap_bench.evaluate.diagnose import check_gradient, gradient_columns, notes, probe, reach_columns
+from lgap_bench.evaluate.contract import check_contracts, check_gradient, check_labels
+from lgap_bench.evaluate.diagnose import gradient_columns, notes, probe, reach_columns
 from lgap_bench.evaluate.score import attacked_wrongness, scored
 from lgap_bench.logger.base import SILENT, Done, Loggers
 from lgap_bench.noise import streams
@@ -27,6 +27,7 @@ def evaluate(parts: Parts, cell: Cell, record: Record, device: Device, loggers: 
     """
     if cell.n > len(parts.dataset):
         raise ValueError(f"n={cell.n} is more than dataset={cell.names.dataset} has: {len(parts.dataset)} images")
+    check_labels(parts, cell)
     first = _problem(parts, cell, slice(0, min(cell.chunk, cell.n)), device)
     check_contracts(parts, cell, first)
     check_gradient(parts, cell, first)
@@ -70,7 +71,8 @@ def _chunk(parts: Parts, cell: Cell, rows: slice, device: Device) -> Chunk:
     for measure in parts.measures:
         columns |= measure.columns(x, problem.y.tolist(), observed, published)
     if rows.start == 0:
-        columns |= {f"probe_{name}": np.asarray(value) for name, value in probe(problem).items()}
+        probed = probe(problem) if attack != "none" else {}  # what is not attacked need not have a gradient
+        columns |= {f"probe_{name}": np.asarray(value) for name, value in probed.items()}
         columns |= _pictures(parts, cell, problem, x_adv)
     if cell.keep_images:
         columns["image_attacked"] = x_adv.float().cpu().numpy()
@@ -99,7 +101,8 @@ def _problem(parts: Parts, cell: Cell, rows: slice, device: Device) -> Problem:
 def _images(parts: Parts, cell: Cell, rows: slice, device: Device) -> Tensor:
     """Images and attacks are in float32 or float64; the models alone may be in bfloat16."""
     dtype = torch.float64 if cell.dtype == "float64" else torch.float32
-    images: Tensor = parts.dataset.images[rows].to(device=device.torch, dtype=dtype)
+    # A copy: a part that writes into what it is given must not reach the data set's own storage.
+    images: Tensor = parts.dataset.images[rows].to(device=device.torch, dtype=dtype, copy=True)
     return images
 
 

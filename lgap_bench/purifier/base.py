@@ -15,10 +15,12 @@ class Purifier(nn.Module):
 
     Attributes:
         randomized: whether two calls with different noise may differ.
+        depends_on_batch: whether an image's place among the rows of a pass matters, by design; no contract then asks.
         captioner: the part that describes the image, or None; caption attacks reach for it.
     """
 
     randomized: bool = False
+    depends_on_batch: bool = False
     captioner: nn.Module | None
 
     def __init__(self) -> None:

@@ -8,6 +8,7 @@ import os
 import re
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from hydra.errors import HydraException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
@@ -26,6 +27,21 @@ def is_user_error(error: BaseException) -> bool:
     if type(error).__name__ == "InstantiationException":  # Hydra wraps whatever a constructor raised
         return isinstance(error.__cause__, USER_ERRORS)
     return isinstance(error, USER_ERRORS)
+
+
+def in_user_code(error: BaseException) -> bool:
+    """Whether an error came through code that is neither this package's, an installed library's nor Python's own.
+
+    Its sentence then need not name the part, and whoever calls the code says which it was.
+    """
+    trace = error.__traceback__
+    while trace is not None:
+        file, top = trace.tb_frame.f_code.co_filename, str(trace.tb_frame.f_globals.get("__name__", "")).split(".")[0]
+        installed = "site-packages" in Path(file).parts or top in sys.stdlib_module_names
+        if not (installed or top == "lgap_bench" or file.startswith("<")):
+            return True
+        trace = trace.tb_next
+    return False
 
 
 def one_line_errors(command: Callable[[], object]) -> None:
