@@ -11,7 +11,7 @@ from lgap_bench.cell.config import Cell
 from lgap_bench.cell.identity import identity, record_id
 from lgap_bench.cell.instantiate import check_signatures
 from lgap_bench.cell.prepare import prepare
-from lgap_bench.evaluate.lower import compare
+from lgap_bench.evaluate.lower import compare, made_by_other_code
 from lgap_bench.logger.base import SILENT, Loggers
 from lgap_bench.record import Record
 from lgap_bench.report.grid import draw_grid
@@ -33,14 +33,15 @@ def run_cell(
         configure(cell.tf32, cell.threads)
         check_signatures(cell)
         writable(cell.outputs / "records")
+    if not record.settled:  # a kill may have left a finished record with chunks beside it, or without its picture
         with locked(cell.outputs, record.folder.name, cell.title):
             if not record.complete:  # another job may have measured it while this one waited
                 measure(cell, record, device, loggers)
                 compare(record, cell.outputs)
+            record.check(cell.keep_images)
+            draw_grid(record, record.classes())
+            record.tidy()
     record.check(cell.keep_images)
-    record.tidy()
-    if not (record.folder / "grid.png").exists():  # a kill may have taken it
-        draw_grid(record, record.classes())
     if cell.names.experiment:
         record.request(cell.names.experiment, list(overrides))
     return record
@@ -53,10 +54,13 @@ def measure(cell: Cell, record: Record, device: Device, loggers: Loggers = SILEN
     from lgap_bench.evaluate.summary import finish
 
     began = time.monotonic()
+    identified = identity(cell, device.kind)
     loggers.started(cell, record)
+    if (earlier := made_by_other_code(cell.outputs, identified)) is not None:
+        loggers.phase(f"{cell.title}: its code has changed since record {earlier}, measured anew")
     try:
         parts = build(cell, device, loggers)
-        record.begin(cell.plain(), identity(cell, device.kind))
+        record.begin(cell.plain(), identified)
         chunks = evaluate(parts, cell, record, device, loggers)
         finish(record, chunks, parts, cell, device, began)
     except BaseException as error:
