@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from omegaconf import DictConfig
 
@@ -28,7 +29,8 @@ def run_cell(
     """
     cell = prepare(cfg, choices)
     device = find_device(cell.device)
-    record = Record(cell.outputs / "records" / record_id(identity(cell, device.kind)))
+    identified = identity(cell, device.kind)  # once: code that is edited while the cell runs is another call's
+    record = Record(cell.outputs / "records" / record_id(identified))
     if not record.complete:
         configure(cell.tf32, cell.threads)
         check_signatures(cell)
@@ -36,7 +38,7 @@ def run_cell(
     if not record.settled:  # a kill may have left a finished record with chunks beside it, or without its picture
         with locked(cell.outputs, record.folder.name, cell.title):
             if not record.complete:  # another job may have measured it while this one waited
-                measure(cell, record, device, loggers)
+                measure(cell, record, identified, device, loggers)
                 compare(record, cell.outputs)
             record.check(cell.keep_images)
             draw_grid(record, record.classes())
@@ -47,14 +49,15 @@ def run_cell(
     return record
 
 
-def measure(cell: Cell, record: Record, device: Device, loggers: Loggers = SILENT) -> None:
+def measure(
+    cell: Cell, record: Record, identified: Mapping[str, Any], device: Device, loggers: Loggers = SILENT
+) -> None:
     """Build the parts (training what has to be trained), evaluate, save; the loggers hear of it."""
     from lgap_bench.build import build  # here, since these bring torch, and a recorded cell answers without it
     from lgap_bench.evaluate.loop import evaluate
     from lgap_bench.evaluate.summary import finish
 
     began = time.monotonic()
-    identified = identity(cell, device.kind)
     loggers.started(cell, record)
     if (earlier := made_by_other_code(cell.outputs, identified)) is not None:
         loggers.phase(f"{cell.title}: its code has changed since record {earlier}, measured anew")

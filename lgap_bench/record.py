@@ -32,8 +32,13 @@ from lgap_bench.runtime import files
 from lgap_bench.task.single_label import SINGLE_LABEL
 
 Chunk = dict[str, NDArray[Any]]
-SEALED = {"samples": "samples.parquet", "identity": "identity.json", "config": "config.yaml"}  # by summary.json
+SEALED = {"samples": "samples.parquet", "identity": "identity.json"}  # by summary.json
+CONFIG = "config.yaml"  # sealed by run.json: it holds paths and threads, and equal cells have equal summaries
 PICTURES = 8  # images of the first chunk that are kept for the grid
+
+
+class Damaged(ValueError):
+    """A record that cannot answer."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +57,7 @@ class Record:
         (self.folder / "chunks").mkdir(parents=True, exist_ok=True)
         files.tidy(self.folder)
         files.write_json(self.folder / "identity.json", identity)
-        files.write_yaml(self.folder / "config.yaml", config)
+        files.write_yaml(self.folder / CONFIG, config)
 
     def chunk(self, index: int, ids: Sequence[int]) -> Chunk | None:
         """The finished chunk of these samples, or None.
@@ -95,7 +100,7 @@ class Record:
             images = np.concatenate([chunk["image_attacked"] for chunk in chunks])
             ids = np.concatenate([chunk["id"] for chunk in chunks]).astype(np.int64)
             files.write_npz(self.folder / "images.npz", {"attacked": images, "ids": ids}, compressed=True)
-        files.write_json(self.folder / "run.json", run)
+        files.write_json(self.folder / "run.json", {**run, "config_sha256": self._sha256(CONFIG)})
         seals = {f"{name}_sha256": self._sha256(file) for name, file in SEALED.items()}
         sealed = {**summary, **seals}
         files.write_json(self.folder / "summary.json", {**sealed, "summary_id": files.content_id(sealed)})
@@ -121,9 +126,7 @@ class Record:
         for name in ("identity.json", "config.yaml"):
             (self.folder / name).unlink(missing_ok=True)
         for folder in (self.folder, self.folder.parent):
-            with suppress(
-                OSError
-            ):  # not empty: it holds others' records, or what a logger has written; or is not there
+            with suppress(OSError):  # not empty: others' records, what a logger has written; or not there
                 folder.rmdir()
 
     def summary(self) -> dict[str, Any]:
@@ -139,16 +142,20 @@ class Record:
             rest = {key: value for key, value in summary.items() if key != "summary_id"}
             if "identity_sha256" in summary and summary.get("summary_id") != files.content_id(rest):
                 raise ValueError("summary.json was edited")
+            if self.run().get("config_sha256", config := self._sha256(CONFIG)) != config:
+                raise ValueError(f"{CONFIG} is not the one its numbers were made from")
             if files.content_id(self.identity()) != self.folder.name:
                 raise ValueError(
                     "identity.json is not the one that the folder is named by: it was edited, copied or renamed"
                 )
+        except Damaged:
+            raise
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             self._damaged(_one_line(error))
         return summary
 
     def _damaged(self, how: str) -> NoReturn:
-        raise ValueError(f"record {self.folder} is damaged ({how}): delete this folder, the cell is computed again")
+        raise Damaged(f"record {self.folder} is damaged ({how}): delete this folder, the cell is computed again")
 
     def _sha256(self, name: str) -> str:
         return hashlib.sha256((self.folder / name).read_bytes()).hexdigest()
@@ -240,7 +247,7 @@ class Record:
         import yaml
 
         try:
-            return yaml.safe_load((self.folder / "config.yaml").read_text())
+            return yaml.safe_load((self.folder / CONFIG).read_text())
         except (OSError, yaml.YAMLError) as error:
             self._damaged(f"config.yaml: {_one_line(error)}")
 

@@ -175,7 +175,7 @@ def test_what_is_unused_is_not_part_of_the_identity_and_what_is_used_is(clip_fol
     plain = named()
     assert "clip" not in plain
     assert "unrelated" not in json.dumps(plain)
-    assert plain.attack["caption_target"] is None
+    assert plain["attack"]["caption_target"] is None
     assert named(f"clip={clip_folder}")["clip"] == weight_files.fingerprint(str(clip_folder))
     assert named("dataset.unrelated=a photo") == plain
     assert named("dataset.unrelated=a photo", "captioner=oracle") == named("captioner=oracle")

@@ -105,7 +105,7 @@ def test_a_surrogate_with_the_same_sampler_is_the_full_view(images, smooth):
     x, defense = images(3, dtype=torch.float64), Defense(purifier(known(0.5)), smooth().double())
     view = Surrogate(defense, ReverseSDE(0.02))
     assert torch.equal(gradient(view, x), gradient(Full(defense), x))
-    found = view.probe(problem(view, x))
+    found = agreement(view, problem(view, x))
     assert found["gradient_cosine"] == pytest.approx(1.0)
     assert found["gradient_signs"] == 100.0
 
@@ -263,10 +263,10 @@ def test_the_probe_lands_in_the_record_and_on_screen_and_survives_a_kill(tmp_pat
         with pytest.raises(KeyboardInterrupt):
             run_cell(cfg, cfg.hydra.runtime.choices)
     with monkeypatch.context() as patched:
-        patched.setattr("lgap_bench.attack.stand_in.agreement", None)  # the chunks are there: nothing is probed again
+        patched.setattr("lgap_bench.evaluate.diagnose.agreement", None)  # the chunks are there: nothing is probed again
         record = run_cell(cfg, cfg.hydra.runtime.choices)
     held = json.loads((record.folder / "summary.json").read_text())
-    assert held.view == "adjoint (biased)"
+    assert held["view"] == "adjoint (biased)"
     assert -1 <= held["gradient_cosine"] < 0.9
     assert 0 < held["gradient_signs"] < 100
     assert "(view adjoint (biased))" in one_screen(record)

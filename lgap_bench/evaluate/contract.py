@@ -53,7 +53,7 @@ def check_contracts(parts: Parts, cell: Cell, problem: Problem) -> None:
     ask = Asked.of(parts, cell, problem)
     purified = _check_purified(parts, ask)
     _check_repeats(parts, ask, purified)
-    if not getattr(parts.defense.purifier, "depends_on_batch", False):
+    if not parts.defense.purifier.depends_on_batch:
         _check_batch(parts, ask, purified)
     _check_logits(parts, cell, ask, purified)
     training = [name for name, module in parts.defense.named_modules() if module.training]

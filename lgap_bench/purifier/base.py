@@ -15,10 +15,13 @@ class Purifier(nn.Module):
 
     Attributes:
         randomized: whether two calls with different noise may differ.
+        depends_on_batch: whether an image is purified differently among others; a defect, which is evaluated only where a
+            release that has it is reproduced, and then `max_rows` is part of a record's identity.
         captioner: the part that describes the image, or None; caption attacks reach for it.
     """
 
     randomized: bool = False
+    depends_on_batch: bool = False
     captioner: nn.Module | None
 
     def __init__(self) -> None:

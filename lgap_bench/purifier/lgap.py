@@ -64,7 +64,7 @@ class LGAP(Purifier):
         self.guidance = guidance
         self.guidance_scale, self.negative_prompt = guidance_scale, negative_prompt
         self.resize_in, self.resize_out = resize_in, resize_out
-        self.as_released = as_released
+        self.as_released = self.depends_on_batch = as_released
         self.memory = Memory(prior.memory)
 
     def observe(self, x: Tensor, noise: Noise) -> list[str]:
