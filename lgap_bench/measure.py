@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from omegaconf import DictConfig
 
@@ -11,7 +12,7 @@ from lgap_bench.cell.config import Cell
 from lgap_bench.cell.identity import identity, record_id
 from lgap_bench.cell.instantiate import check_signatures
 from lgap_bench.cell.prepare import prepare
-from lgap_bench.evaluate.lower import compare
+from lgap_bench.evaluate.lower import compare, made_by_other_code
 from lgap_bench.logger.base import SILENT, Loggers
 from lgap_bench.record import Record
 from lgap_bench.report.grid import draw_grid
@@ -28,25 +29,29 @@ def run_cell(
     """
     cell = prepare(cfg, choices)
     device = find_device(cell.device)
-    record = Record(cell.outputs / "records" / record_id(identity(cell, device.kind)))
+    identified = identity(cell, device.kind)  # once: code that is edited while the cell runs is another call's
+    record = Record(cell.outputs / "records" / record_id(identified))
     if not record.complete:
         configure(cell.tf32, cell.threads)
         check_signatures(cell)
         writable(cell.outputs / "records")
+    if not record.settled:  # a kill may have left a finished record with chunks beside it, or without its picture
         with locked(cell.outputs, record.folder.name, cell.title):
             if not record.complete:  # another job may have measured it while this one waited
-                measure(cell, record, device, loggers)
+                measure(cell, record, identified, device, loggers)
                 compare(record, cell.outputs)
+            record.check(cell.keep_images)
+            draw_grid(record, record.classes())
+            record.tidy()
     record.check(cell.keep_images)
-    record.tidy()
-    if not (record.folder / "grid.png").exists():  # a kill may have taken it
-        draw_grid(record, record.classes())
     if cell.names.experiment:
         record.request(cell.names.experiment, list(overrides))
     return record
 
 
-def measure(cell: Cell, record: Record, device: Device, loggers: Loggers = SILENT) -> None:
+def measure(
+    cell: Cell, record: Record, identified: Mapping[str, Any], device: Device, loggers: Loggers = SILENT
+) -> None:
     """Build the parts (training what has to be trained), evaluate, save; the loggers hear of it."""
     from lgap_bench.build import build  # here, since these bring torch, and a recorded cell answers without it
     from lgap_bench.evaluate.loop import evaluate
@@ -54,9 +59,11 @@ def measure(cell: Cell, record: Record, device: Device, loggers: Loggers = SILEN
 
     began = time.monotonic()
     loggers.started(cell, record)
+    if (earlier := made_by_other_code(cell.outputs, identified)) is not None:
+        loggers.phase(f"{cell.title}: its code has changed since record {earlier}, measured anew")
     try:
         parts = build(cell, device, loggers)
-        record.begin(cell.plain(), identity(cell, device.kind))
+        record.begin(cell.plain(), identified)
         chunks = evaluate(parts, cell, record, device, loggers)
         finish(record, chunks, parts, cell, device, began)
     except BaseException as error:

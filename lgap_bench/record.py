@@ -8,7 +8,7 @@ outputs/records/<id>/   config.yaml      the resolved config
                         lower.json       the lowest number that another attack found on the same defense and images
                         run.json         when, how long, with which versions: nothing that identifies
                         pictures.npz     the first images, clean, attacked and purified; grid.png draws them
-                        images.npz       all attacked images, where keep_images is set
+                        images.npz       all attacked images and whose they are, where keep_images is set
                         asked/*.json     the experiments that asked for this cell: how a table finds its rows
 """
 
@@ -18,20 +18,27 @@ import hashlib
 import json
 import shutil
 import zipfile
-from collections.abc import Mapping, Sequence
+import zlib
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lgap_bench.runtime import files
+from lgap_bench.task.single_label import SINGLE_LABEL
 
 Chunk = dict[str, NDArray[Any]]
-SEALED = {"samples": "samples.parquet", "identity": "identity.json", "config": "config.yaml"}  # by summary.json
+SEALED = {"samples": "samples.parquet", "identity": "identity.json"}  # by summary.json
+CONFIG = "config.yaml"  # sealed by run.json: it holds paths and threads, and equal cells have equal summaries
 PICTURES = 8  # images of the first chunk that are kept for the grid
+
+
+class Damaged(ValueError):
+    """A record that cannot answer."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +57,7 @@ class Record:
         (self.folder / "chunks").mkdir(parents=True, exist_ok=True)
         files.tidy(self.folder)
         files.write_json(self.folder / "identity.json", identity)
-        files.write_yaml(self.folder / "config.yaml", config)
+        files.write_yaml(self.folder / CONFIG, config)
 
     def chunk(self, index: int, ids: Sequence[int]) -> Chunk | None:
         """The finished chunk of these samples, or None.
@@ -61,26 +68,25 @@ class Record:
         file = self._chunk_file(index)
         if not file.exists():
             return None
-        try:
-            with np.load(file, allow_pickle=False) as arrays:
-                chunk = dict(arrays)
-        except (OSError, EOFError, ValueError, zipfile.BadZipFile, KeyError) as error:
-            raise ValueError(
-                f"record chunk {file} is damaged ({error}): delete this file, it is computed again"
-            ) from None
+        chunk = _arrays(file, "it is computed again")
         stamp = str(chunk.pop("stamp", ""))
-        if stamp != self._stamp(index) or chunk.get("id", np.empty(0)).tolist() != list(ids):
+        held: list[int] = chunk.get("id", np.empty(0)).tolist()
+        if stamp != self._stamp(index, chunk) or held != list(ids):
             raise ValueError(
-                f"record chunk {file} holds other samples than it should (stamp {stamp or 'none'}): delete this file, it is computed again"
+                f"record chunk {file} is not what was saved here (stamp {stamp or 'none'}, {len(held)} samples): delete this file, it is computed again"
             )
         return chunk
 
     def save_chunk(self, index: int, chunk: Chunk) -> None:
         """Write a chunk so that a kill leaves either the whole file or none; it says whose it is."""
-        files.write_npz(self._chunk_file(index), {**chunk, "stamp": np.asarray(self._stamp(index))})
+        files.write_npz(self._chunk_file(index), {**chunk, "stamp": np.asarray(self._stamp(index, chunk))})
 
-    def _stamp(self, index: int) -> str:
-        return f"{self.folder.name} {index}"
+    def _stamp(self, index: int, chunk: Chunk) -> str:
+        """Whose chunk it is, the how manieth, and what is in it."""
+        digest = hashlib.sha256()
+        for name, array in sorted(chunk.items()):
+            digest.update(f"{name} {array.dtype.str} {array.shape} ".encode() + array.tobytes())
+        return f"{self.folder.name} {index} {digest.hexdigest()}"
 
     def finish(self, chunks: list[Chunk], summary: dict[str, Any], run: Mapping[str, Any]) -> None:
         """Merge the chunks into samples.parquet, write the pictures, then the summary that makes the record whole."""
@@ -92,15 +98,22 @@ class Record:
         files.write_npz(self.folder / "pictures.npz", pictures, compressed=True)
         if all("image_attacked" in chunk for chunk in chunks):
             images = np.concatenate([chunk["image_attacked"] for chunk in chunks])
-            files.write_npz(self.folder / "images.npz", {"attacked": images}, compressed=True)
-        files.write_json(self.folder / "run.json", run)
+            ids = np.concatenate([chunk["id"] for chunk in chunks]).astype(np.int64)
+            files.write_npz(self.folder / "images.npz", {"attacked": images, "ids": ids}, compressed=True)
+        files.write_json(self.folder / "run.json", {**run, "config_sha256": self._sha256(CONFIG)})
         seals = {f"{name}_sha256": self._sha256(file) for name, file in SEALED.items()}
         sealed = {**summary, **seals}
         files.write_json(self.folder / "summary.json", {**sealed, "summary_id": files.content_id(sealed)})
         self.tidy()
 
+    @property
+    def settled(self) -> bool:
+        """Whether the cell was finished, and a kill left nothing behind: neither chunks nor half a file."""
+        kept = self.complete and (self.folder / "grid.png").exists() and not (self.folder / "chunks").exists()
+        return kept and not any(self.folder.glob("*.part"))
+
     def tidy(self) -> None:
-        """Remove what a kill may leave beside a finished record: its chunks, and files that were being written."""
+        """Remove what a kill may leave beside a finished record, under its lock: its chunks, and files half written."""
         if self.complete:
             shutil.rmtree(self.folder / "chunks", ignore_errors=True)
             files.tidy(self.folder)
@@ -113,9 +126,7 @@ class Record:
         for name in ("identity.json", "config.yaml"):
             (self.folder / name).unlink(missing_ok=True)
         for folder in (self.folder, self.folder.parent):
-            with suppress(
-                OSError
-            ):  # not empty: it holds others' records, or what a logger has written; or is not there
+            with suppress(OSError):  # not empty: others' records, what a logger has written; or not there
                 folder.rmdir()
 
     def summary(self) -> dict[str, Any]:
@@ -124,22 +135,27 @@ class Record:
         try:
             summary: dict[str, Any] = json.loads(file.read_text())
             for name, sealed in SEALED.items():
-                if name != "samples" and f"{name}_sha256" not in summary:
+                if name != "samples" and f"{name}_sha256" not in summary and "summary_id" not in summary:
                     continue  # a record of 0.1 seals its samples alone
                 if summary[f"{name}_sha256"] != self._sha256(sealed):
                     raise ValueError(f"{sealed} is not the one its summary was made from")
             rest = {key: value for key, value in summary.items() if key != "summary_id"}
-            if summary.get("summary_id", files.content_id(rest)) != files.content_id(rest):
+            if "identity_sha256" in summary and summary.get("summary_id") != files.content_id(rest):
                 raise ValueError("summary.json was edited")
+            if self.run().get("config_sha256", config := self._sha256(CONFIG)) != config:
+                raise ValueError(f"{CONFIG} is not the one its numbers were made from")
             if files.content_id(self.identity()) != self.folder.name:
                 raise ValueError(
                     "identity.json is not the one that the folder is named by: it was edited, copied or renamed"
                 )
+        except Damaged:
+            raise
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(
-                f"record {self.folder} is damaged ({error}): delete this folder, the cell is computed again"
-            ) from None
+            self._damaged(_one_line(error))
         return summary
+
+    def _damaged(self, how: str) -> NoReturn:
+        raise Damaged(f"record {self.folder} is damaged ({how}): delete this folder, the cell is computed again")
 
     def _sha256(self, name: str) -> str:
         return hashlib.sha256((self.folder / name).read_bytes()).hexdigest()
@@ -149,9 +165,14 @@ class Record:
         summary, samples = self.summary(), self.samples()
         ids = samples["id"]
         if len(ids) != summary["n"] or len(set(ids)) != len(ids):
-            raise ValueError(
-                f"record {self.folder} is damaged (samples.parquet has {len(set(ids))} samples in {len(ids)} rows, n is {summary['n']}): delete this folder, the cell is computed again"
+            self._damaged(
+                f"samples.parquet has {len(set(ids))} samples in {len(ids)} rows, n of summary.json is {summary['n']}"
             )
+        kept = ~np.asarray(samples["failed"], bool)
+        for title, name, rows in (("natural", "clean", np.ones_like(kept)), ("robust", "attacked", kept)):
+            mean = 100 * SINGLE_LABEL.correct(samples, name)[rows].mean() if rows.any() else 0.0
+            if title in summary and not np.isclose(summary[title]["mean"], mean, atol=1e-6):
+                self._damaged(f"summary.json says {title} {summary[title]['mean']}, samples.parquet {mean:.1f}")
         if images and not (self.folder / "images.npz").exists():
             raise ValueError(
                 f"keep_images=true, but record {self.folder} was made without them: delete this folder, the cell is "
@@ -176,7 +197,7 @@ class Record:
     def lower(self) -> dict[str, Any] | None:
         """The lowest number found elsewhere on this defense and its images, if it is below this record's own."""
         file = self.folder / "lower.json"
-        return self._read("lower.json") if file.exists() else None
+        return self._read("lower.json", {"attack", "view", "robust", "record"}, apart=True) if file.exists() else None
 
     def verdict(self) -> tuple[str, list[str]]:
         """`sound`, `upper bound` or `invalid`, with the reasons in words; records of 0.1 were not judged."""
@@ -190,7 +211,7 @@ class Record:
 
     def run(self) -> dict[str, Any]:
         """When and how long the cell ran."""
-        return self._read("run.json")
+        return self._read("run.json", {"seconds"})
 
     def identity(self) -> dict[str, Any]:
         """All that can change the cell's numbers."""
@@ -206,21 +227,31 @@ class Record:
 
     def requests(self) -> list[dict[str, Any]]:
         """Every experiment and its overrides that came to this cell."""
-        return [json.loads(file.read_text()) for file in sorted((self.folder / "asked").glob("*.json"))]
+        asked = sorted((self.folder / "asked").glob("*.json"))
+        return [self._read(f"asked/{file.name}", {"experiment", "overrides"}, apart=True) for file in asked]
 
-    def _read(self, name: str) -> dict[str, Any]:
+    def _read(self, name: str, keys: Collection[str] = (), apart: bool = False) -> dict[str, Any]:
+        """A mapping with these keys; a file that stands `apart` can be missed, the others make the record whole."""
         try:
-            return json.loads((self.folder / name).read_text())
+            content = json.loads((self.folder / name).read_text())
+            if not isinstance(content, dict) or not content.keys() >= set(keys):
+                raise ValueError(f"no mapping with {', '.join(sorted(keys))}" if keys else "no mapping")
         except (OSError, ValueError) as error:
-            raise ValueError(
-                f"record {self.folder} is damaged ({name}: {error}): delete this folder, the cell is computed again"
-            ) from None
+            if apart:
+                raise ValueError(
+                    f"{self.folder / name} is damaged ({_one_line(error)}): delete this file, the same call writes it anew"
+                ) from None
+            self._damaged(f"{name}: {_one_line(error)}")
+        return content
 
     def config(self) -> dict[str, Any]:
         """The resolved config that the cell was made from."""
         import yaml
 
-        return yaml.safe_load((self.folder / "config.yaml").read_text())
+        try:
+            return yaml.safe_load((self.folder / CONFIG).read_text())
+        except (OSError, yaml.YAMLError) as error:
+            self._damaged(f"config.yaml: {_one_line(error)}")
 
     def classes(self) -> list[str]:
         """The class names of the record's data set (a record of 0.1 has them in its config alone)."""
@@ -228,11 +259,23 @@ class Record:
 
     def pictures(self) -> dict[str, NDArray[Any]]:
         """The first images: `clean`, `attacked`, `purified_clean`, `purified` (B, H, W, C) in [0, 1]."""
-        with np.load(self.folder / "pictures.npz", allow_pickle=False) as arrays:
-            return dict(arrays)
+        return _arrays(self.folder / "pictures.npz", "and its folder, the cell is computed again")
 
     def _chunk_file(self, index: int) -> Path:
         return self.folder / "chunks" / f"{index:05d}.npz"
+
+
+def _arrays(file: Path, then: str) -> Chunk:
+    """The arrays of an .npz file. Raises ValueError in one line if it is cut off or something else."""
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            return dict(arrays)
+    except (OSError, EOFError, ValueError, TypeError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(f"{file} is damaged ({_one_line(error)}): delete this file, {then}") from None
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def records(outputs: Path) -> list[Record]:

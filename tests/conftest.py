@@ -22,6 +22,14 @@ from lgap_bench.purifier.base import Purifier
 torch.set_num_threads(1)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Digests of data folders are kept beside the tests' own files, never in the home folder of who runs them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LGAP_BENCH_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def torchless(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Torchless]:
     """`torchless("run", "n=0")`: the command in a warm process of all tests in which torch is not imported."""

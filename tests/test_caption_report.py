@@ -13,6 +13,7 @@ from cells import called
 from lgap_bench.metric.caption import bleu
 from lgap_bench.record import Record
 from lgap_bench.report.pages.captions import fidelity, per_class
+from lgap_bench.runtime.files import content_id
 
 CLASSES = ["cat", "dog"]
 
@@ -33,8 +34,9 @@ def record(folder: Path, seed: int, attack: str, captions: list[str], right: lis
         "attacked_caption_label": np.array([CLASSES[k] in c for k, c in zip(label, captions, strict=True)]),
         **{name: np.array(values) for name, values in more.items()},
     }
-    made = Record(folder / "records" / f"{attack}{seed}")
-    made.begin({"dataset": {"classes": CLASSES}}, {"attack": attack, "seed": seed})
+    identity = {"attack": attack, "seed": seed}
+    made = Record(folder / "records" / content_id(identity))
+    made.begin({"dataset": {"classes": CLASSES}}, identity)
     names = {f"{key}_name": "x" for key in ("purifier", "dataset", "classifier", "captioner")} | {"attack_name": attack}
     summary = {"seed": seed, "n": 4, "norm": "linf", "eps": "8/255", "view": "bpda", "view_name": "bpda", "failed": 0, **names}  # fmt: skip
     made.finish([chunk], summary, {"seconds": 1.0})

@@ -1,7 +1,6 @@
 """Purifiers x attacks, curves over a key, and the worse of two attacks, from hand-made records: seeds merged, one defense per row, nothing mixed that differs."""
 
 import csv
-import json
 
 import pytest
 from cells import called
@@ -22,12 +21,8 @@ EXPERIMENTS = [f"coup/finding/{name}" for name in NAMES]
 
 def finding(outputs, name, attack, right, seed=0, eps="48/255", overrides=(), preset=None, damage=(0,) * N, **purifier):
     settings = {"_target_": name, "t_star": 0.2, **purifier}
-    folder = f"{name}-{attack}-{eps}-{preset}-{sorted(purifier.items())}".replace("/", "-").replace(" ", "")
-    made = record(outputs, folder, right, list(damage), seed, f"coup/finding/{attack}", overrides, attack=preset or attack,
-                  purifier=settings, threat={"eps": eps})  # fmt: skip
-    summary = json.loads((made.folder / "summary.json").read_text())
-    (made.folder / "summary.json").write_text(json.dumps({**summary, "purifier_name": name, "eps": eps}))
-    return made
+    return record(outputs, attack, right, list(damage), seed, f"coup/finding/{attack}", overrides, attack=preset or attack,
+                  purifier=settings, threat={"eps": eps}, facts={"purifier_name": name, "eps": eps})  # fmt: skip
 
 
 def test_seeds_merge_and_every_attack_of_a_defense_stands_in_its_row(tmp_path):
@@ -152,12 +147,8 @@ def test_every_setting_of_a_purifier_is_paired_under_its_own_label(tmp_path):
 def test_a_difference_leaves_out_what_failed_on_either_side_and_refuses_other_images(tmp_path, monkeypatch):
     sides = {}
     for name, right, failed in (("coup", ALL, None), ("lgap", [[1, 0, 0, 0]] * 2, [True, True, False, False])):
-        made = record(
-            tmp_path, name, right, [0] * N, 0, "coup/finding/blind", attack="blind", purifier=name, failed=failed
-        )
-        summary = json.loads((made.folder / "summary.json").read_text())
-        (made.folder / "summary.json").write_text(json.dumps({**summary, "purifier_name": name}))
-        sides[name] = made
+        sides[name] = record(tmp_path, name, right, [0] * N, 0, "coup/finding/blind", attack="blind", purifier=name,
+                             failed=failed, facts={"purifier_name": name})  # fmt: skip
     held = [(row.facts["purifier"], row) for row in by_defense(EXPERIMENTS, tmp_path, None)]
     (line,) = paired(held, [["coup", "lgap"]], ["blind"])
     assert line["blind"].startswith("+100.0 ("), "of the two images whose attacks went through"

@@ -19,7 +19,7 @@ COMPANIONS = {"purifier/none": ["attack=pgd"], "purifier/downsample": ["attack=p
               "attack/surrogate": ["purifier=coup"], "attack/adjoint": ["purifier=coup"], "attack/full_detached": ["purifier=coup"],
               "attack/cw": ["threat=digits/l2"], "attack/cw_torchattacks_c1": ["threat=digits/l2"],
               "attack/cw_torchattacks_c1_long": ["threat=digits/l2"],
-              "attack/deepfool": ["threat=digits/l2"], "captioner/given": [f"captioner.file={__file__}"],
+              "attack/deepfool": ["threat=digits/l2"], "captioner/given": [f"captioner.file={__file__}"], "attack/given": [f"attack.file={__file__}"],
               "dataset/cifar100": ["train=cifar100/adp"], **{f"classifier/{d}": ["train=digits/adp"] for d in
               ("digits/scratch", "cifar10/scratch", "cifar100/scratch", "cifar100/standard")}, **{f"train/{d}/adp": [f"dataset={d}", f"classifier={d}/scratch"]
               for d in ("digits", "cifar10", "cifar100")}, **{f"prior/{d}/pixel": ["purifier=diffpure"] for d in
@@ -47,7 +47,9 @@ def targets(node: object) -> list[str]:
 def test_every_choice_composes_passes_the_checks_and_names_code_that_exists(file):
     cell = resolved(choice(file))
     check(cell)
-    for target in targets(cell):
+    found = targets(cell.plain())
+    assert found
+    for target in found:
         assert callable(get_method(target)), target
 
 

@@ -73,9 +73,16 @@ def test_diffpures_file_is_read_with_and_without_the_name_of_its_wrapper(tmp_pat
     assert not found.training, "dropout must not act"
 
 
-@pytest.mark.parametrize("content", [{}, {"conv1.weight": torch.zeros(1)}, [1, 2]])
-def test_a_file_that_is_not_diffpures_is_refused_in_one_line(tmp_path, content):
+@pytest.mark.parametrize(
+    "content, told",
+    [
+        ({}, "holds nothing and no state dictionary of a WRN-10-1 of DiffPure's release"),
+        ({"conv1.weight": torch.zeros(1)}, r"is no WRN-10-1 of DiffPure's release .*state dictionary"),
+        ([1, 2], "holds a list of 2 entries and no state dictionary"),
+    ],
+)
+def test_a_file_that_is_not_diffpures_is_refused_in_one_line(tmp_path, content, told):
     torch.save(content, tmp_path / "weights.pt")
-    with pytest.raises(ValueError, match=r"is no WRN-10-1 of DiffPure's release .*state dictionary") as caught:
+    with pytest.raises(ValueError, match=told) as caught:
         diffpure.load(str(tmp_path / "weights.pt"), depth=10, widen=1)
     assert "\n" not in str(caught.value)

@@ -15,6 +15,7 @@ from lgap_bench.report.pages import paper
 from lgap_bench.report.pages.all import name_differences
 from lgap_bench.report.pages.language import attacks_of, draw, sweep
 from lgap_bench.report.rows import grouped, merge
+from lgap_bench.runtime.files import content_id
 
 N, DRAWS = 4, 2
 
@@ -43,21 +44,25 @@ def record(
     finetune_seed=0,
     failed=None,
     attack=None,
+    facts=None,
+    config=None,
     **more,
 ):
+    """A finished record; `more` goes into its identity, which names its folder, and `facts` into its summary."""
     from lgap_bench.evaluate.summary import summarise
     from lgap_bench.task.single_label import SINGLE_LABEL
 
-    made = Record(outputs / "records" / f"{name}-{seed}")
     n = next((int(text[2:]) for text in overrides if text.startswith("n=")), 64)
     identity = {"seed": seed, "attack": {"name": attack or name}, "finetune": {"seed": finetune_seed}, "n": n, "threat": {"eps": "8/255"},
                 "numerics_version": NUMERICS_VERSION, **more}  # fmt: skip
-    made.begin({"dataset": {"classes": ["zero", "one"]}}, identity)
+    made = Record(outputs / "records" / content_id(identity))
+    assert not made.complete, "the identity does not tell this record from an earlier one"
+    made.begin(config or {"dataset": {"classes": ["zero", "one"]}}, identity)
     chunks = [chunk(right, damage, failed=failed)]
-    facts = {"id": made.folder.name, "n": N, "seed": seed, "norm": "linf", "eps": "8/255", "view": "full", "stages": {},
+    held = {"id": made.folder.name, "n": N, "seed": seed, "norm": "linf", "eps": "8/255", "view": "full", "stages": {},
              "classes": ["zero", "one"], "purifier_name": "lgap", "classifier_name": "digits/standard", "attack_name": name,
-             "view_name": "full", "dataset_name": "digits", "captioner_name": None, "threat_name": "digits/linf"}  # fmt: skip
-    made.finish(chunks, {**facts, **summarise(chunks, SINGLE_LABEL)}, {"seconds": 1.0})
+             "view_name": "full", "dataset_name": "digits", "captioner_name": None, "threat_name": "digits/linf", **(facts or {})}  # fmt: skip
+    made.finish(chunks, {**held, **summarise(chunks, SINGLE_LABEL)}, {"seconds": 1.0})
     if experiment:
         made.request(experiment, list(overrides))
     return made
@@ -102,9 +107,9 @@ def test_a_cell_asked_for_twice_counts_once(tmp_path):
 
 
 def test_records_of_other_computations_are_never_merged_as_if_they_were_seeds(tmp_path):
-    record(tmp_path, "new", ALL, [0] * N, 0, "lgap/table1/lgap")
-    record(tmp_path, "old", NONE, [0] * N, 1, "lgap/table1/lgap", numerics_version=1)
-    record(tmp_path, "gpu", NONE, [0] * N, 2, "lgap/table1/lgap", device="an H200")
+    record(tmp_path, "pgd", ALL, [0] * N, 0, "lgap/table1/lgap")
+    record(tmp_path, "pgd", NONE, [0] * N, 1, "lgap/table1/lgap", numerics_version=1)
+    record(tmp_path, "pgd", NONE, [0] * N, 2, "lgap/table1/lgap", device="an H200")
     found = [(line["robust"], line["seeds"], line["differs"]) for line in lines(tmp_path, "LGAP")]
     assert sorted(found, key=str) == [(0, 1, "numerics_version=1"), (0, 1, None), (100, 1, None)]
 
@@ -210,13 +215,10 @@ def test_a_record_tells_who_asked(tmp_path):
 
 
 def language(outputs, captions, strength, right, experiment, attack="pgd", **more):
-    name = f"{captions}-{strength}-{experiment}-{attack}".replace("/", "-")
-    made = record(
-        outputs, name, right, [0] * N, 0, f"lgap/language/{experiment}", purifier={"strength": strength}, **more
-    )
-    summary = json.loads((made.folder / "summary.json").read_text())
-    (made.folder / "summary.json").write_text(json.dumps({**summary, "captioner_name": captions}))
-    return made
+    return record(
+        outputs, attack, right, [0] * N, 0, f"lgap/language/{experiment}", view={"name": experiment},
+        purifier={"strength": strength, "captioner": captions}, facts={"captioner_name": captions}, **more,
+    )  # fmt: skip
 
 
 def test_the_ablation_of_language_has_every_attack_and_refuses_two_records_for_one_place(tmp_path):

@@ -183,9 +183,8 @@ def test_rows_are_told_apart_by_what_differs_among_those_alike():
 
 
 def test_the_measured_network_is_not_called_by_the_papers_architecture(tmp_path):
-    made = record(tmp_path, "pgd", HALF, [0] * N, 0, "lgap/table1/lgap")
     config = resolved(["experiment=lgap/table1/lgap", "dataset=digits"])
-    (made.folder / "config.yaml").write_text(yaml.safe_dump({"classifier": config.classifier}))
+    record(tmp_path, "pgd", HALF, [0] * N, 0, "lgap/table1/lgap", config={"classifier": config.classifier})
     (line,) = lines(tmp_path, "LGAP")
     assert (line["architecture"], line["paper_architecture"]) == ("WRN-10-1", "WRN-28-10")
 

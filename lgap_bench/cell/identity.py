@@ -106,8 +106,16 @@ def _machine(device_kind: str) -> dict[str, Any]:
 def _fingerprinted(node: Any, budget: float) -> Any:
     if isinstance(node, dict):
         content = {key: _folder(node[key]) for key in about(node, "content", ()) if isinstance(node.get(key), str)}
-        return {key: _value(key, child, budget) for key, child in identifying(node).items()} | content
+        limits: Mapping[str, str] = about(node, "limits", {})
+        kept = {key: _real(child, limits.get(key)) for key, child in identifying(node).items()}
+        return {key: _value(key, child, budget) for key, child in kept.items()} | content
     return [_fingerprinted(child, budget) for child in node] if isinstance(node, list) else node
+
+
+def _real(value: Any, limit: str | None) -> Any:
+    """`1` is `1.0` where a key takes real numbers: its limit is an interval, and not one of whole numbers."""
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    return float(value) if whole and limit is not None and limit[0] in "[(" else value
 
 
 def _value(key: str, value: Any, budget: float) -> Any:

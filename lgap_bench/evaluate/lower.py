@@ -1,4 +1,7 @@
-"""A lower number on the same defense and images: whatever found it, the higher one is no more than an upper bound."""
+"""A cell beside the records of others: one that other code made, and a lower number on the same defense and images.
+
+Whatever found the lower number, the higher one is no more than an upper bound.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +14,14 @@ from numpy.typing import NDArray
 
 from lgap_bench.metric.interval import paired_interval
 from lgap_bench.record import Record, records
+from lgap_bench.runtime import files
 from lgap_bench.task.single_label import SINGLE_LABEL
 
 # Of an identity: what may differ between attacks on one defense and its images.
-ATTACKERS = ("attack", "view", "seed", "unrelated", "order", "code")
+ATTACKERS = ("attack", "view", "seed", "unrelated", "order")
+ATTACKING = (
+    "lgap_bench.attack."  # modules whose code is the attacker's; of the user's own, those that are its `_target_`
+)
 
 
 def compare(record: Record, outputs: Path) -> None:
@@ -23,18 +30,36 @@ def compare(record: Record, outputs: Path) -> None:
     A deterministic defense is told on by one image that is right here and wrong there; a randomized one by a difference
     whose interval lies above zero. Records that cannot be read, or hold other images, say nothing.
     """
-    own = _defense(record.identity())
+    own, rates = _defense(record.identity()), _rates(record)
     for other in records(outputs):
+        if other.folder == record.folder:
+            continue
         try:
-            if other.folder == record.folder or _defense(other.identity()) != own:
+            if _defense(other.identity()) != own:  # the cheap question first: a sweep has hundreds of records
                 continue
             other.summary()
-            rates = [_rates(each) for each in (record, other)]
-        except (ValueError, OSError, KeyError):  # a damaged record is said by whoever asks for it
+            if (found := _rates(other)).keys() == rates.keys():
+                _note(record, other, rates, found)
+                _note(other, record, found, rates)
+        except (ValueError, OSError, KeyError, TypeError):  # a damaged record is said by whoever asks for it
             continue
-        if rates[0].keys() == rates[1].keys():
-            _note(record, other, rates[0], rates[1])
-            _note(other, record, rates[1], rates[0])
+
+
+def made_by_other_code(outputs: Path, identity: Mapping[str, Any]) -> str | None:
+    """The id of the latest record, finished or not, that differs from an identity in its `code` alone; None if none does."""
+
+    def without_code(held: Mapping[str, Any]) -> str:
+        return files.content_id({key: value for key, value in held.items() if key != "code"})
+
+    own, found = files.content_id(identity), without_code(identity)
+    for file in sorted((outputs / "records").glob("*/identity.json"), key=lambda file: -file.stat().st_mtime):
+        try:
+            held = Record(file.parent).identity()
+        except ValueError:  # damaged: said by whoever asks for that record
+            continue
+        if without_code(held) == found and files.content_id(held) != own:
+            return file.parent.name
+    return None
 
 
 def _note(higher: Record, lower: Record, own: Mapping[int, float], found: Mapping[int, float]) -> None:
@@ -51,7 +76,23 @@ def _note(higher: Record, lower: Record, own: Mapping[int, float], found: Mappin
 
 
 def _defense(identity: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in identity.items() if key not in ATTACKERS}
+    """All that identifies the defense and its images; a part that an attacker wrote is none of it, other edited code is."""
+    kept = {key: value for key, value in identity.items() if key not in ATTACKERS}
+    attackers = [f"{target}." for key in ("attack", "view") for target in _targets(identity.get(key))]
+    code = {
+        module: digest
+        for module, digest in identity.get("code", {}).items()
+        if not module.startswith(ATTACKING) and not any(target.startswith(f"{module}.") for target in attackers)
+    }
+    return {**kept, "code": code}
+
+
+def _targets(node: Any) -> list[str]:
+    """The `_target_`s of a part and of those that it is made of."""
+    if not isinstance(node, Mapping):
+        return []
+    own = [node["_target_"]] if isinstance(node.get("_target_"), str) else []
+    return own + [target for child in node.values() for target in _targets(child)]
 
 
 def _rates(record: Record) -> dict[int, float]:

@@ -15,7 +15,8 @@ class Purifier(nn.Module):
 
     Attributes:
         randomized: whether two calls with different noise may differ.
-        depends_on_batch: whether an image's place among the rows of a pass matters, by design; no contract then asks.
+        depends_on_batch: whether an image is purified differently among others; a defect, which is evaluated only where a
+            release that has it is reproduced, and then `max_rows` is part of a record's identity.
         captioner: the part that describes the image, or None; caption attacks reach for it.
     """
 

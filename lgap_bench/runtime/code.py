@@ -1,7 +1,7 @@
 """Which code makes a cell's numbers: digests of modules that are not this release's own, or no longer as released.
 
 A digest is taken of the syntax tree without comments, docstrings and layout, so that only what a module does counts.
-What a module imports from its own package is followed; other packages are known by their versions in run.json.
+What a module imports is followed, save for installed libraries, whose versions stand in run.json.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 PACKAGE = "lgap_bench"
+INSTALLED = frozenset(("site-packages", "dist-packages"))  # folders of libraries
 ROOT = Path(__file__).parents[1]
 MANIFEST = ROOT / "runtime" / "released.json"  # module -> [SHA-256 of the file, digest, modules it imports]
 
@@ -33,6 +34,7 @@ def changed(targets: Iterable[str]) -> dict[str, str]:
         if name is None or file is None:
             continue
         seen.add(name)
+        todo.append(name.rpartition(".")[0] or None)  # importing a module runs its packages' __init__.py
         content = hashlib.sha256(file.read_bytes()).hexdigest()
         entry = known.get(name)
         if entry is not None and entry[0] == content:  # byte for byte as released: nothing is parsed
@@ -78,7 +80,7 @@ def _file(name: str) -> Path | None:
     Found by the path below its top-level package: asking Python for `a.b` would import `a`.
     """
     top, *rest = name.split(".")
-    folder = None if top in sys.stdlib_module_names else _top(top)
+    folder = None if top in sys.stdlib_module_names or not top else _top(top)
     if folder is None:
         return None
     if not rest and folder.is_file():
@@ -92,7 +94,7 @@ def _top(name: str) -> Path | None:
     """Where a top-level package or lone module lies, if it is nobody's installed library."""
     spec = importlib.util.find_spec(name)
     origin = None if spec is None else spec.origin or next(iter(spec.submodule_search_locations or ()), None)
-    if origin is None or ("site-packages" in Path(origin).parts and name != PACKAGE):
+    if origin is None or (name != PACKAGE and not INSTALLED.isdisjoint(Path(origin).parts)):
         return None
     file = Path(origin)
     return file.parent if file.name == "__init__.py" else file
@@ -100,11 +102,12 @@ def _top(name: str) -> Path | None:
 
 @functools.lru_cache(maxsize=512)
 def _parsed(file: Path, name: str, content: str) -> tuple[str, list[str]]:
-    """Digest of a module's syntax tree, and the modules of its own top-level package that it imports."""
+    """Digest of a module's syntax tree, and the modules that it imports, libraries left out."""
     try:
         tree = ast.parse(file.read_bytes())
-    except SyntaxError as error:
-        raise ValueError(f"{file} is no Python ({error.msg}, line {error.lineno}): mend the file") from None
+    except (SyntaxError, ValueError) as error:  # null bytes are a ValueError to some versions
+        where = f"{error.msg}, line {error.lineno}" if isinstance(error, SyntaxError) else str(error)
+        raise ValueError(f"{file} is no Python ({where}): mend the file") from None
     imports = sorted(_imports(tree, name, is_package=file.name == "__init__.py"))
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and node.body:
@@ -119,7 +122,7 @@ def _parsed(file: Path, name: str, content: str) -> tuple[str, list[str]]:
 
 
 def _imports(tree: ast.Module, name: str, is_package: bool) -> set[str]:
-    """Modules from beside this one: of its own top-level package, or, for a lone file, of its own folder."""
+    """Modules with a source of their own that this one imports: of this package, and for the user's code of his own too."""
     top, found = name.split(".")[0], set()
     for node in ast.walk(tree):
         names: list[str] = []
@@ -132,7 +135,7 @@ def _imports(tree: ast.Module, name: str, is_package: bool) -> set[str]:
                 base = ".".join([*parts[: len(parts) - node.level + 1], *([base] if base else [])])
             names = [base, *(f"{base}.{alias.name}" for alias in node.names)]
         for each in names:
-            beside = each.split(".")[0] == top or (top != PACKAGE and each.split(".")[0] != PACKAGE)
+            beside = top not in ("", PACKAGE) or each.split(".")[0] == PACKAGE
             if beside and each != name and _file(each) is not None:
                 found.add(each)
     return found

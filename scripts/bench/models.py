@@ -126,6 +126,7 @@ def _latent(folder: Path, size: Size) -> dict[str, int]:
     # One token per letter: the prompt is padded to 77 tokens whatever it says, so the cost is the same.
     letters = "abcdefghijklmnopqrstuvwxyz0123456789"
     names = ["<|startoftext|>", "<|endoftext|>", *letters, *(f"{letter}</w>" for letter in letters)]
+    names += [f"unused{i}</w>" for i in range(size.words - len(names))]  # as many as the text model knows
     tokenizer = CLIPTokenizer(vocab={name: i for i, name in enumerate(names)}, merges=[], model_max_length=77)
     scheduler = DDIMScheduler(
         beta_start=0.00085,
