@@ -73,6 +73,18 @@ def test_another_defense_meets_the_same_images(kept, tmp_path):
     assert not np.allclose(found["attacked_margin"], kept.samples()["attacked_margin"])
 
 
+def test_a_records_own_images_say_whose_they_are_wherever_they_are_carried(kept, tmp_path):
+    with np.load(kept.folder / "images.npz") as arrays:
+        assert arrays["ids"].dtype == np.int64
+        assert arrays["ids"].tolist() == kept.samples()["id"]
+        turned = {name: array[::-1] for name, array in arrays.items()}
+    alone = tmp_path / "images.npz"
+    np.savez(alone, **turned)  # without the samples.parquet that stood beside them, and in another order
+    assert again(kept, alone, tmp_path / "out")["attacked_margin"] == kept.samples()["attacked_margin"]
+    ids = [identified(["attack=given", f"attack.file={file}"])["cell"] for file in (kept.folder / "images.npz", alone)]
+    assert ids[0] != ids[1]
+
+
 def test_the_content_of_the_file_is_in_the_identity_and_its_place_is_not(tmp_path, attacked):
     (tmp_path / "b").mkdir()
     one, same = (saved(folder, ".npy", attacked) for folder in (tmp_path, tmp_path / "b"))

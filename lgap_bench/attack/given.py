@@ -14,8 +14,8 @@ from lgap_bench.attack.problem import Problem
 from lgap_bench.attack.threat import TOLERANCE, Threat
 from lgap_bench.dataset.base import DataSet
 
-IMAGES, IDS = "attacked", "ids"  # names of the arrays in a file that holds several; a record's images.npz has the first
-SAMPLES = "samples.parquet"  # beside a record's images.npz: its column `id` says whose they are
+IMAGES, IDS = "attacked", "ids"  # names of the arrays in a file that holds several; a record's images.npz has both
+SAMPLES = "samples.parquet"  # beside an images.npz of 0.1, which has no ids: its column `id` says whose they are
 ROWS = 256  # images that are checked at a time
 
 
@@ -25,7 +25,7 @@ class Given:
     `.npy` holds the images alone; `.npz`, `.pt` (read with weights_only) and `.safetensors` may hold several arrays: the
     images are the one called `attacked`, or the only one beside `ids`. Images are (n, C, H, W), floating, in [0, 1].
     With `ids` (n,) each belongs to the sample of that id, in any order, and more than the cell asks for may be there;
-    a record's own `images.npz` takes them from the `samples.parquet` beside it. Without, they are the cell's first
+    a record's own `images.npz` has them (one of 0.1 takes them from the `samples.parquet` beside it). Without, they are the cell's first
     samples in their order. Everything is checked when the cell is built, before anything is scored.
 
     Args:
