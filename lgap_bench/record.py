@@ -17,8 +17,6 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import zipfile
-import zlib
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -68,7 +66,7 @@ class Record:
         file = self._chunk_file(index)
         if not file.exists():
             return None
-        chunk = _arrays(file, "it is computed again")
+        chunk = files.read_npz(file, "it is computed again")
         stamp = str(chunk.pop("stamp", ""))
         held: list[int] = chunk.get("id", np.empty(0)).tolist()
         if stamp != self._stamp(index, chunk) or held != list(ids):
@@ -151,7 +149,7 @@ class Record:
         except Damaged:
             raise
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            self._damaged(_one_line(error))
+            self._damaged(files.one_line(error))
         return summary
 
     def _damaged(self, how: str) -> NoReturn:
@@ -239,9 +237,9 @@ class Record:
         except (OSError, ValueError) as error:
             if apart:
                 raise ValueError(
-                    f"{self.folder / name} is damaged ({_one_line(error)}): delete this file, the same call writes it anew"
+                    f"{self.folder / name} is damaged ({files.one_line(error)}): delete this file, the same call writes it anew"
                 ) from None
-            self._damaged(f"{name}: {_one_line(error)}")
+            self._damaged(f"{name}: {files.one_line(error)}")
         return content
 
     def config(self) -> dict[str, Any]:
@@ -251,7 +249,7 @@ class Record:
         try:
             return yaml.safe_load((self.folder / CONFIG).read_text())
         except (OSError, yaml.YAMLError) as error:
-            self._damaged(f"config.yaml: {_one_line(error)}")
+            self._damaged(f"config.yaml: {files.one_line(error)}")
 
     def classes(self) -> list[str]:
         """The class names of the record's data set (a record of 0.1 has them in its config alone)."""
@@ -259,23 +257,10 @@ class Record:
 
     def pictures(self) -> dict[str, NDArray[Any]]:
         """The first images: `clean`, `attacked`, `purified_clean`, `purified` (B, H, W, C) in [0, 1]."""
-        return _arrays(self.folder / "pictures.npz", "and its folder, the cell is computed again")
+        return files.read_npz(self.folder / "pictures.npz", "and its folder, the cell is computed again")
 
     def _chunk_file(self, index: int) -> Path:
         return self.folder / "chunks" / f"{index:05d}.npz"
-
-
-def _arrays(file: Path, then: str) -> Chunk:
-    """The arrays of an .npz file. Raises ValueError in one line if it is cut off or something else."""
-    try:
-        with np.load(file, allow_pickle=False) as arrays:
-            return dict(arrays)
-    except (OSError, EOFError, ValueError, TypeError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(f"{file} is damaged ({_one_line(error)}): delete this file, {then}") from None
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def records(outputs: Path) -> list[Record]:

@@ -7,6 +7,8 @@ import hashlib
 import json
 import os
 import sys
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -66,6 +68,23 @@ def write_npz(path: Path, arrays: Mapping[str, NDArray[Any]], compressed: bool =
     """Several arrays by name."""
     save: Any = np.savez_compressed if compressed else np.savez
     write(path, lambda stream: save(stream, **arrays))
+
+
+def read_npz(file: Path, then: str) -> dict[str, NDArray[Any]]:
+    """The arrays of an .npz file. Raises ValueError in one line if it is cut off or something else.
+
+    `then` says what follows once the file is deleted.
+    """
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            return dict(arrays)
+    except (OSError, EOFError, ValueError, TypeError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(f"{file} is damaged ({one_line(error)}): delete this file, {then}") from None
+
+
+def one_line(error: Exception) -> str:
+    """What an error says, or else its name."""
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def write_parquet(path: Path, columns: Mapping[str, list[Any]]) -> None:
