@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lgap_bench.cell.identity import targets
 from lgap_bench.metric.interval import paired_interval
 from lgap_bench.record import Record, records
+from lgap_bench.runtime.code import changed
 from lgap_bench.task.single_label import SINGLE_LABEL
 
 # Of an identity: what may differ between attacks on one defense and its images.
@@ -50,7 +52,12 @@ def _note(higher: Record, lower: Record, own: Mapping[int, float], found: Mappin
 
 
 def _defense(identity: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in identity.items() if key not in ATTACKERS}
+    """What has to agree: all but the attacker; and of the code all but what is behind the attacker alone."""
+    kept = {key: value for key, value in identity.items() if key not in ATTACKERS}
+    if code := identity.get("code"):
+        own, attackers = (changed(targets(parts)) for parts in (kept, [identity.get("attack"), identity.get("view")]))
+        kept["code"] = {name: digest for name, digest in code.items() if name in own or name not in attackers}
+    return {**kept, "code": kept.get("code", {})}
 
 
 def _rates(record: Record) -> dict[int, float]:
