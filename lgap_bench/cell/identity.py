@@ -32,8 +32,8 @@ def identity(cell: Cell, device_kind: str) -> dict[str, Any]:
     budget = fraction(cell.threat["eps"], "threat.eps")
     parts = {key: _fingerprinted(getattr(cell, key), budget) for key in (*GROUPS, *NUMBERS)}
     stages = {stage: _fingerprinted(recipe, budget) for stage, recipe in cell.stages.items()}
-    targets = _targets([getattr(cell, group) for group in GROUPS]) + _targets(list(cell.stages.values()))
-    if code := changed([*targets, *EVALUATION]):
+    named = targets([getattr(cell, group) for group in GROUPS]) + targets(list(cell.stages.values()))
+    if code := changed([*named, *EVALUATION]):
         parts["code"] = code
     if keys := about(
         cell.attack, "made_of"
@@ -66,7 +66,7 @@ def stage_identity(cell: Cell, name: str, device_kind: str) -> dict[str, Any]:
         parts["finetune"] = _recipe(finetune)
     if name == "purified" or (name == "finetune" and finetune["images"] == "purified"):
         parts |= {"purifier": at_split(cell.purifier, "train"), "dtype": cell.dtype}
-    if code := changed([*_targets(parts), TRAINING]):
+    if code := changed([*targets(parts), TRAINING]):
         parts["code"] = code
     return {**_fingerprinted(parts, fraction(cell.threat["eps"], "threat.eps")), **_machine(device_kind)}
 
@@ -76,12 +76,12 @@ def record_id(identity_: Mapping[str, Any]) -> str:
     return content_id(identity_)
 
 
-def _targets(node: Any) -> list[str]:
+def targets(node: Any) -> list[str]:
     """The code of every part in a config."""
     if isinstance(node, dict):
         own = [node["_target_"]] if isinstance(node.get("_target_"), str) else []
-        return own + [target for child in node.values() for target in _targets(child)]
-    return [target for child in node for target in _targets(child)] if isinstance(node, list) else []
+        return own + [target for child in node.values() for target in targets(child)]
+    return [target for child in node for target in targets(child)] if isinstance(node, list) else []
 
 
 def at_split(node: Any, split: str) -> Any:

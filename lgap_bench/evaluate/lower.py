@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lgap_bench.cell.identity import targets
 from lgap_bench.metric.interval import paired_interval
 from lgap_bench.record import Record, records
 from lgap_bench.runtime import files
@@ -78,21 +79,13 @@ def _note(higher: Record, lower: Record, own: Mapping[int, float], found: Mappin
 def _defense(identity: Mapping[str, Any]) -> dict[str, Any]:
     """All that identifies the defense and its images; a part that an attacker wrote is none of it, other edited code is."""
     kept = {key: value for key, value in identity.items() if key not in ATTACKERS}
-    attackers = [f"{target}." for key in ("attack", "view") for target in _targets(identity.get(key))]
+    attackers = [f"{target}." for key in ("attack", "view") for target in targets(identity.get(key))]
     code = {
         module: digest
         for module, digest in identity.get("code", {}).items()
         if not module.startswith(ATTACKING) and not any(target.startswith(f"{module}.") for target in attackers)
     }
     return {**kept, "code": code}
-
-
-def _targets(node: Any) -> list[str]:
-    """The `_target_`s of a part and of those that it is made of."""
-    if not isinstance(node, Mapping):
-        return []
-    own = [node["_target_"]] if isinstance(node.get("_target_"), str) else []
-    return own + [target for child in node.values() for target in _targets(child)]
 
 
 def _rates(record: Record) -> dict[int, float]:

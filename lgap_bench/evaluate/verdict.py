@@ -204,7 +204,7 @@ def _reachable(facts: Facts) -> Reason | None:
 def _rising(facts: Facts) -> Reason | None:
     """A loss that still rises at the end: more steps would find more."""
     rise, robust = facts.column("loss_rise"), facts.robust
-    if rise is None or not robust.any():
+    if rise is None or not np.isfinite(rise[robust]).any():  # none held, or none of these was traced to the end
         return None
     middle = float(np.nanmedian(rise[robust]))
     if not middle > STILL_RISING:
