@@ -60,9 +60,9 @@ def test_the_preset_brings_its_threat_and_the_data_sets_own_density(dataset):
     train = ["train=cifar100/adp"] if dataset == "cifar100" else []
     found = resolved([f"dataset={dataset}", "attack=salt_and_pepper", *train])
     check(found)
-    assert (found["threat_name"], found["view_name"]) == (f"{dataset}/corruption", "none")
-    assert instantiate(found["threat"]) == ANY
-    assert instantiate(found["attack"]) == SaltAndPepper(0.025 if dataset == "digits" else 0.005)
+    assert (found.names.threat, found.names.view) == (f"{dataset}/corruption", "none")
+    assert instantiate(found.threat) == ANY
+    assert instantiate(found.attack) == SaltAndPepper(0.025 if dataset == "digits" else 0.005)
 
 
 @pytest.mark.parametrize(
