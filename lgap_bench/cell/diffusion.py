@@ -8,6 +8,7 @@ from pathlib import Path
 
 from lgap_bench.cell.about import about
 from lgap_bench.cell.config import Cell, Config
+from lgap_bench.cell.rules import paths
 from lgap_bench.cell.values import fraction, satisfies
 from lgap_bench.prior import schedule
 from lgap_bench.runtime import weights as weight_files
@@ -74,7 +75,9 @@ def _check_guidance(cell: Cell, guidance: Config) -> None:
             raise ValueError(
                 f"purifier.guidance.classifier=null: purifier={cell.names.purifier} is guided by one, leave the key alone for classifier={cell.names.classifier}, or use a purifier without guidance"
             )
-        bare = about(classifier, "untrained", False)
+        # Not the cell's own, and nothing that it could have learned from: random weights would steer.
+        other = classifier != cell.classifier and not paths(classifier, "weights") and not paths(classifier, "file")
+        bare = other or about(classifier, "untrained", False)
         if bare and not guided_by_trained(cell):
             raise ValueError(
                 f"purifier.guidance.classifier has no weights: it is the one that train=... makes only with classifier={cell.names.classifier} itself and finetune=none: use classifier={standard}, or a purifier without guidance"
