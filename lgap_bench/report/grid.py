@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from lgap_bench.record import Record
 from lgap_bench.report import figure
 from lgap_bench.report.figure import INK, RIGHT, WRONG
+from lgap_bench.report.page import judged, shown
 from lgap_bench.task.single_label import SINGLE_LABEL
 
 Titled = tuple[Record, str]  # a record and its heading; an empty one is made from the record
@@ -85,10 +86,10 @@ def _first_draw(samples: dict[str, list[Any]], column: str) -> tuple[NDArray[np.
 
 def _heading(record: Record) -> str:
     s = record.summary()
-    robust = s.get("robust", {}).get("mean", float("nan"))
+    robust = shown(judged(s.get("robust", {}).get("mean", float("nan")), record.verdict()[0]))
     return (
         f"{s['purifier_name']} under {s['attack_name']} (view {s['view']}, {s['norm']} "
-        f"{s['eps']}): natural {s['natural']['mean']:.1f} %, robust {robust:.1f} %"
+        f"{s['eps']}): natural {s['natural']['mean']:.1f} %, robust {robust} %"
     )
 
 

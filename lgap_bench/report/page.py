@@ -26,6 +26,12 @@ class Invalid(float):
     """A number whose measurement failed: shown as `invalid`, kept for programs."""
 
 
+def judged(value: float, verdict: str) -> float:
+    """A robust accuracy as its record's verdict lets it be read."""
+    kind: type[float] = {"upper bound": AtMost, "invalid": Invalid}.get(verdict, float)
+    return kind(value)
+
+
 NO_VALUE = "-"  # e.g. the paper's number of a row that is ours
 LEGEND = {
     NO_VALUE: "no such value",

@@ -11,7 +11,7 @@ import numpy as np
 
 from lgap_bench.metric.accuracy import accuracy
 from lgap_bench.record import Record
-from lgap_bench.report.page import AtMost, Invalid
+from lgap_bench.report.page import judged
 from lgap_bench.task.single_label import SINGLE_LABEL
 
 VERDICTS = ("not judged", "sound", "upper bound", "invalid")  # from the best
@@ -64,8 +64,7 @@ def _judged(cells: Sequence[Record], row: Mapping[str, Any]) -> dict[str, Any]:
 
 def marked(row: Mapping[str, Any], verdict: str) -> dict[str, Any]:
     """The robust accuracies of a row as its verdict lets them be read: upper bounds say so, in every table."""
-    kind = {"upper bound": AtMost, "invalid": Invalid}.get(verdict)
-    return {} if kind is None else {key: kind(row[key]) for key in ROBUST if key in row}
+    return {key: judged(row[key], verdict) for key in ROBUST if key in row}
 
 
 def grouped(cells: Sequence[Record]) -> list[list[Record]]:

@@ -16,7 +16,7 @@ from lgap_bench.cell.config import STAGES
 from lgap_bench.record import Record, records
 from lgap_bench.report.page import Empty, Page, Quantity, Table
 from lgap_bench.report.pages.all import failed_said
-from lgap_bench.report.rows import grouped, interval, merge, settings_line
+from lgap_bench.report.rows import VERDICTS, grouped, interval, marked, merge, settings_line
 from lgap_bench.report.select import Requested, on_dataset, requested
 from lgap_bench.report.worst import lowest_of, worst_per_image
 
@@ -185,6 +185,10 @@ def _mean(group: Sequence[Mapping[str, Any]], stage: str) -> dict[str, Any]:
     line = {name: group[0][name] for name in ("attack", "view", "n", "seeds", "eps", "norm", "dataset")}
     line |= {"natural": float(np.mean([each["natural"] for each in group])), "robust": float(np.mean(values))}
     line |= {"interval": f"{min(values):.1f}-{max(values):.1f}"}
+    verdict = max(
+        (each["verdict"] for each in group), key=VERDICTS.index
+    )  # a mean is no better than its worst training
+    line |= {**marked(line, verdict), "verdict": verdict}
     return {**line, "differs": f"mean and range over {len(group)} trainings ({stage}.seed)"}
 
 
