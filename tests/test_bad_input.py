@@ -70,13 +70,9 @@ EARLY = [
 
 @pytest.mark.parametrize("overrides, parts", EARLY, ids=[" ".join(case[0]) for case in EARLY])
 def test_one_line_before_anything_heavy_is_imported(torchless, tmp_path, overrides, parts):
-    done = torchless("run", f"outputs={tmp_path}/out", *overrides)
-    assert done.returncode == 1, done
-    assert done.stderr.count("\n") == 1, done.stderr
-    assert done.stdout == ""
-    assert done.heavy == [], "refused only after importing the models' libraries"
+    said = torchless.refusal("run", f"outputs={tmp_path}/out", *overrides)
     for part in parts:
-        assert part in done.stderr
+        assert part in said
 
 
 @pytest.mark.parametrize("overrides, parts", [EARLY[0], EARLY[3], EARLY[-1]], ids=["choice", "range", "split"])

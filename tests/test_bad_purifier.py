@@ -157,13 +157,9 @@ def test_a_config_that_is_cut_off_is_named(network, tmp_path):
 
 @pytest.mark.parametrize("overrides, parts", [BAD[0], BAD[17]], ids=["depth", "guidance"])
 def test_the_command_refuses_before_anything_heavy_is_imported(torchless, tmp_path, overrides, parts):
-    done = torchless("run", f"outputs={tmp_path}/out", *overrides)
-    assert done.returncode == 1, done
-    assert done.stderr.count("\n") == 1, done.stderr
-    assert done.stdout == ""
-    assert done.heavy == [], "refused only after importing the models' libraries"
+    said = torchless.refusal("run", f"outputs={tmp_path}/out", *overrides)
     for part in parts:
-        assert part in done.stderr
+        assert part in said
 
 
 def test_a_group_that_is_not_there_is_one_line_too(tmp_path):

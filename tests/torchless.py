@@ -32,6 +32,15 @@ class Torchless:
             self.close()
         return answer
 
+    def refusal(self, *words: str) -> str:
+        """The one line on stderr with which the command refuses, before it has imported a model's library."""
+        done = self(*words)
+        assert done.returncode == 1, done
+        assert done.stderr.count("\n") == 1, done.stderr
+        assert done.stdout == "", done.stdout
+        assert done.heavy == [], f"refused only after importing {done.heavy}"
+        return done.stderr
+
     def close(self) -> None:
         """End the process."""
         if self.process is not None:
