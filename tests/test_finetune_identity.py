@@ -81,8 +81,6 @@ REFUSED = [
 
 @pytest.mark.parametrize("overrides, parts", REFUSED, ids=[" ".join(case[0]) for case in REFUSED])
 def test_bad_stages_are_one_line(torchless, tmp_path, overrides, parts):
-    done = torchless("run", f"outputs={tmp_path}", *overrides)
-    assert done.returncode == 1
-    assert done.stderr.count("\n") == 1, done.stderr
+    said = torchless.refusal("run", f"outputs={tmp_path}", *overrides)
     for part in parts:
-        assert part in done.stderr
+        assert part in said
