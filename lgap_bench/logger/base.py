@@ -31,7 +31,7 @@ class Done:
 class Logger:
     """Base class: hears everything, says nothing. A logger overrides what it wants to know.
 
-    In a cell's order: `started` once, `phase` and `chunk` as often as there is something to tell, then one of
+    In a cell's order: `started` once, `phase`, `step` and `chunk` as often as there is something to tell, then one of
     `finished` and `failed`. A cell that answers from its record tells nobody.
     """
 
@@ -40,6 +40,9 @@ class Logger:
 
     def phase(self, text: str) -> None:
         """What goes on outside the chunks: training, purifying training images."""
+
+    def step(self, name: str, k: int, n: int | None) -> None:
+        """Inside a chunk or a phase: `name` (step, call, image) number k of n, or of nobody knows how many."""
 
     def chunk(self, done: Done) -> None:
         """A chunk is finished and saved."""
@@ -64,6 +67,10 @@ class Loggers(Logger):
     def phase(self, text: str) -> None:
         """Told to all."""
         self._tell("phase", text)
+
+    def step(self, name: str, k: int, n: int | None) -> None:
+        """Told to all."""
+        self._tell("step", name, k, n)
 
     def chunk(self, done: Done) -> None:
         """Told to all."""
