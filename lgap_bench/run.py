@@ -3,55 +3,80 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
+from importlib import import_module
+from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from lgap_bench import CONF
 from lgap_bench.cell.config import resolve
 from lgap_bench.cell.dry import dry
 from lgap_bench.cell.form import CHDIR, check_overrides, with_home
+from lgap_bench.logger.base import Logger
 from lgap_bench.logger.configured import configured
 from lgap_bench.measure import run_cell
+from lgap_bench.record import Record
 from lgap_bench.report.screen import one_screen
-from lgap_bench.runtime.errors import is_user_error, one_line_errors, sentence
+from lgap_bench.runtime.errors import one_line_errors
+from lgap_bench.sweep import command
+from lgap_bench.sweep.job import Outcome, tracked
 
-JOBS: list[str] = []  # of this process: a sweep over a folder that does not exist has none, and Hydra says nothing
-FAILED: list[str] = []  # cells of this process that could not run: Hydra hands no job's result back
+
+def job(cfg: DictConfig) -> Outcome | None:
+    """One job of Hydra's: a cell. In a sweep its end is written to a file and no error leaves it."""
+    own = HydraConfig.get()
+    if own.mode != RunMode.MULTIRUN:
+        cell(cfg)
+        return None
+    return tracked(Path(own.sweep.dir), own.job.num, list(own.overrides.task), partial(cell, cfg))
 
 
-@hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
-def app(cfg: DictConfig) -> None:
-    """The Hydra application: one cell per job. A cell that cannot run is named, and the sweep goes on."""
-    choices, overrides = HydraConfig.get().runtime.choices, HydraConfig.get().overrides.task
-    JOBS.append(HydraConfig.get().job.name)
-    try:
-        if HydraConfig.get().job.chdir:
-            raise ValueError(CHDIR)
-        if cfg.dry:
-            print(dry(resolve(cfg, choices)))
-        else:
-            print(one_screen(run_cell(cfg, choices, overrides, configured(cfg.logger))))
-    except Exception as error:
-        if not is_user_error(error):
-            raise
-        FAILED.append(sentence(error))
-        print(FAILED[-1], file=sys.stderr)
+def cell(cfg: DictConfig, *more: Logger) -> Record | None:
+    """Measure a cell and print it, or with `dry=true` only say what it would need; `more` loggers hear of it too."""
+    own = HydraConfig.get()
+    if own.job.chdir:
+        raise ValueError(CHDIR)
+    choices = own.runtime.choices
+    if cfg.dry:
+        print(dry(resolve(cfg, choices)))
+        return None
+    record = run_cell(cfg, choices, own.overrides.task, configured(cfg.logger, more))
+    print(one_screen(record))
+    return record
+
+
+app = hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)
 
 
 def main() -> None:
     """Run the application; exit code 1 if any cell could not run."""
-    sys.argv[1:] = with_home(sys.argv[1:])
-    check_overrides(sys.argv[1:])
+    words = sys.argv[1:] = with_home(sys.argv[1:])
+    check_overrides(words)
+    if command.is_sweep(words):
+        sys.exit(sweep(words))
     app()
-    if not JOBS and {"-m", "--multirun"} & set(sys.argv):
-        raise ValueError(
-            f"{' '.join(sys.argv[1:])}: no cell matches, so nothing was measured: glob(*) finds the files of one folder of conf/, is its name right?"
-        )
-    if FAILED:
-        sys.exit(1)
+
+
+def sweep(words: list[str]) -> int:
+    """Run a sweep and say what became of it, also where it is interrupted; returns the exit code."""
+    folder = command.begin(words)
+    sys.argv[1:] = [*words, f"hydra.sweep.dir='{folder.path}'"]
+    try:
+        with command.led(folder):
+            app()
+    except KeyboardInterrupt:
+        command.end(folder, words)
+        raise
+    except BaseException:
+        if not any(each.attempt for each in folder.jobs()):  # refused before anything began
+            command.discard(folder)
+        raise
+    return command.end(folder, words)
 
 
 if __name__ == "__main__":
-    one_line_errors(main)
+    one_line_errors(import_module("lgap_bench.run").main)  # by this name other processes find its functions

@@ -5,6 +5,7 @@ import io
 import json
 import logging
 import os
+import signal
 import subprocess
 import sys
 import traceback
@@ -21,7 +22,6 @@ from lgap_bench.cell.identity import identity, record_id, stage_identity
 from lgap_bench.logger.base import SILENT, Loggers
 from lgap_bench.measure import run_cell
 from lgap_bench.record import Record
-from lgap_bench.run import FAILED, JOBS
 
 # A cell of a second or two: the real models, few images, few steps.
 SMALL = ["n=8", "chunk=4", "score_draws=2", "attack.steps=2", "threads=1"]
@@ -70,16 +70,20 @@ def fresh_process() -> Iterator[None]:
     argv, environment, folder = sys.argv, dict(os.environ), Path.cwd()
     torch = sys.modules.get("torch")  # not imported here: tests/torchless.py answers without it
     threads = torch and torch.get_num_threads()
-    root, failed = logging.getLogger(), (JOBS[:], FAILED[:])
+    root = logging.getLogger()
+    heard = {
+        number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+    }
     handlers, level, hydra = root.handlers[:], root.level, HydraConfig.instance().cfg
     os.environ.pop("HYDRA_FULL_ERROR", None)
-    JOBS.clear(), FAILED.clear(), GlobalHydra.instance().clear()
+    GlobalHydra.instance().clear()
     try:
         yield
     finally:
         GlobalHydra.instance().clear()
         HydraConfig.instance().cfg = hydra
-        JOBS[:], FAILED[:] = failed
+        for number, handler in heard.items():
+            signal.signal(number, handler)
         root.handlers[:] = handlers
         root.setLevel(level)
         if torch:

@@ -3,6 +3,7 @@
 import logging
 import os
 import re
+import signal
 import sys
 from pathlib import Path
 
@@ -11,8 +12,6 @@ import torch
 from cells import SMALL, called, lgap_bench
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-
-from lgap_bench.run import FAILED, JOBS
 
 CALLS = {
     "no such command": ["rnu"],
@@ -30,7 +29,7 @@ def process() -> dict[str, object]:
     return {
         "argv": sys.argv[:], "environment": dict(os.environ), "folder": Path.cwd(), "threads": torch.get_num_threads(),
         "hydra": (GlobalHydra.instance().is_initialized(), HydraConfig.instance().cfg),
-        "logging": (root.handlers[:], root.level), "jobs": (JOBS[:], FAILED[:]), "out": (sys.stdout, sys.stderr),
+        "logging": (root.handlers[:], root.level), "heard": signal.getsignal(signal.SIGTERM), "out": (sys.stdout, sys.stderr),
     }  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hydra.errors import InstantiationException
@@ -11,14 +11,14 @@ from lgap_bench.cell.instantiate import check_signature, instantiate
 from lgap_bench.logger.base import Logger, Loggers, leave_out
 
 
-def configured(group: Mapping[str, Any] | None) -> Loggers:
-    """One logger per entry of the group.
+def configured(group: Mapping[str, Any] | None, more: Sequence[Logger] = ()) -> Loggers:
+    """One logger per entry of the group, and those that are there already.
 
     Raises ValueError for an entry that names no code, or keys that its code does not take. A logger that cannot be built
     for any other reason (its server does not answer) is named and left out, as one that fails later is.
     """
     found = (_built(name, config) for name, config in (group or {}).items())
-    return Loggers([logger for logger in found if logger is not None])
+    return Loggers([*(logger for logger in found if logger is not None), *more])
 
 
 def _built(name: str, config: Any) -> Logger | None:

@@ -14,6 +14,7 @@ from hydra.errors import HydraException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 
 from lgap_bench import CONF
+from lgap_bench.runtime import signals
 from lgap_bench.runtime.files import FULL
 
 GROUPS = ("guidance", "sampler")  # folders of conf/purifier that are groups of their own, not purifiers
@@ -47,16 +48,17 @@ def in_user_code(error: BaseException) -> bool:
 def one_line_errors(command: Callable[[], object]) -> None:
     """Run a command. A user's error is printed as one line with exit code 1; a bug keeps its traceback.
 
-    An interrupt exits with 130, a pipe that was closed with 0. HYDRA_FULL_ERROR=1 shows every traceback.
+    A signal exits with 128 and its number (Ctrl-C 130, SIGTERM 143), a pipe that was closed with 0. HYDRA_FULL_ERROR=1 shows every traceback.
     """
     full_traceback = os.environ.get("HYDRA_FULL_ERROR")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing six lines and exiting
+    signals.listen()
     try:
         command()
         sys.stdout.flush()  # so that a closed pipe shows here and not when Python exits
-    except KeyboardInterrupt:
-        print("\nlgap-bench: interrupted; finished chunks are kept, the same call resumes", file=sys.stderr)
-        sys.exit(130)
+    except KeyboardInterrupt as error:
+        print(f"\n{signals.farewell(error)}", file=sys.stderr, flush=True)
+        sys.exit(signals.exit_code(error))
     except BrokenPipeError:
         # The reader has seen enough (`| head`). Python would complain once more when it flushes stdout at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

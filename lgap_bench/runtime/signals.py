@@ -1,0 +1,65 @@
+"""Signals that end a run: one line, an exit code that says which, and whatever was finished is kept."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import threading
+from types import FrameType
+
+ENDING = ("SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")  # SIGINT is Python's own
+WARNINGS = ("SIGUSR1", "SIGUSR2")  # what SLURM's --signal sends before the time is over
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal asked this process to end. No `Exception`, so that no part's `except Exception` can swallow it."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+
+
+def listen() -> None:
+    """From now on these signals raise `Interrupted` in the main thread; one that is ignored (nohup) stays ignored.
+
+    Called where a process begins. A handler that somebody else has set (SLURM's launcher) is left alone.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return
+    for name in ENDING:
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) == signal.SIG_DFL:
+            signal.signal(number, _interrupt)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise Interrupted(number)
+
+
+def exit_code(error: KeyboardInterrupt) -> int:
+    """128 and the signal's number, as a shell says it: 130 for Ctrl-C, 143 for SIGTERM, 129 for SIGHUP."""
+    return 128 + (error.number if isinstance(error, Interrupted) else signal.SIGINT)
+
+
+def farewell(error: KeyboardInterrupt) -> str:
+    """What a person reads; under SLURM a warning before the time is over asks for the job to be queued again."""
+    name = str(error) if isinstance(error, Interrupted) else ""
+    said = f"interrupted ({name})" if name else "interrupted"
+    return f"lgap-bench: {said}; what is finished is kept, the same call resumes{_requeued(name)}"
+
+
+def _requeued(name: str) -> str:
+    """Ask SLURM to queue this job again where it warned of the end of its time, and say what came of it."""
+    job = os.environ.get("SLURM_JOB_ID")
+    if name not in WARNINGS or job is None:
+        return ""
+    array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+    which = f"{array}_{task}" if array and task else job
+    try:
+        done = subprocess.run(["scontrol", "requeue", which], capture_output=True, text=True, timeout=60)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"; job {which} could not be queued again ({' '.join(str(error).split())})"
+    if done.returncode:
+        return f"; job {which} could not be queued again ({' '.join(done.stderr.split())})"
+    return f"; job {which} is queued again"

@@ -1,0 +1,152 @@
+"""A sweep from its command's words to its last lines: its name, its folder, what became of every job, the exit code."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from lgap_bench.cell.form import outputs_folder
+from lgap_bench.sweep.status import (
+    BAD,
+    CHECKED,
+    DONE,
+    FAILED,
+    GOOD,
+    INTERRUPTED,
+    KILLED,
+    PART,
+    RECORDED,
+    RUNNING,
+    WAITING,
+    Status,
+    SweepFolder,
+    beating,
+    living,
+    me,
+)
+
+SWEEPING = ("-m", "--multirun", "hydra.mode=MULTIRUN")
+UNTOLD = ("hydra", "logger", "outputs=", "+logger")  # words that do not say which cells are meant
+SHOWN = 8  # jobs that are listed below one sentence
+COUNTED = {  # in the order of the last line
+    DONE: "measured", RECORDED: "from records", CHECKED: "checked", PART: "shards that wait for others", FAILED: "failed", KILLED: "killed",
+    INTERRUPTED: "interrupted", RUNNING: "still running", WAITING: "not started",
+}  # fmt: skip
+
+
+def is_sweep(words: Sequence[str]) -> bool:
+    """Whether these words start a sweep, and not one of Hydra's answers about the configuration."""
+    return bool(set(SWEEPING) & set(words)) and not any(
+        word.startswith(("--cfg", "-c", "--info", "-i", "--help", "-h", "-sc")) for word in words
+    )
+
+
+def begin(words: Sequence[str]) -> SweepFolder:
+    """The sweep's folder, named after its cells: the same words come back to the same folder.
+
+    A folder that a living process leads is left to it, and the name gets a number.
+    """
+    given = [word.partition("=")[2] for word in words if word.startswith("outputs=")]
+    base = outputs_folder(given[-1] if given else "outputs") / "sweeps"
+    name, again = sweep_name(words), 1
+    folder = SweepFolder(base / name)
+    while _led(folder):
+        again += 1
+        folder = SweepFolder(base / f"{name}-{again}")
+    folder.write_head({"words": list(words), "jobs": [], "began": time.time(), "beat": time.time(), **me()})
+    return folder
+
+
+def sweep_name(words: Sequence[str]) -> str:
+    """A few of the words, and a hash of all that say which cells are meant."""
+    telling = sorted(word for word in words if not word.startswith(("-", *UNTOLD)))
+    digest = hashlib.sha256("\n".join(telling).encode()).hexdigest()[:8]
+    named = [word for word in telling if word.lstrip("+").startswith(("experiment", "purifier="))]
+    first = named[0].lstrip("+").removeprefix("experiment").lstrip("/=").removeprefix("purifier=") if named else "sweep"
+    folder, glob, _ = first.partition("=")  # +experiment/lgap/table1=glob(*)
+    common = folder if glob else os.path.commonpath([os.path.dirname(each) for each in first.split(",")])
+    label = re.sub(r"[^a-z0-9]+", "-", (common or first).lower()).strip("-")[:40].strip("-")
+    return f"{label or 'sweep'}-{digest}"
+
+
+def _led(folder: SweepFolder) -> bool:
+    """Whether another living process leads this sweep."""
+    head = folder.head()
+    mine = me()
+    if not head or head.get("ended") or (head.get("host"), head.get("pid")) == (mine["host"], mine["pid"]):
+        return False
+    return living(str(head.get("host", "")), int(head.get("pid", 0)), float(head.get("beat", 0)))
+
+
+@contextmanager
+def led(folder: SweepFolder) -> Iterator[None]:
+    """Lead the sweep while the block runs: another call with the same words sees that it is led."""
+    with beating(lambda: folder.write_head({**folder.head(), "beat": time.time()})):
+        try:
+            yield
+        finally:
+            folder.write_head({**folder.head(), "ended": time.time()})
+
+
+def end(folder: SweepFolder, words: Sequence[str]) -> int:
+    """Say what became of the sweep; the exit code: 1 if any cell failed, was killed or never started.
+
+    Raises ValueError if no cell matched.
+    """
+    jobs = folder.jobs()
+    if not jobs:
+        discard(folder)
+        raise ValueError(
+            f"{' '.join(words)}: no cell matches, so nothing was measured: glob(*) finds the files of one folder of conf/, is its name right?"
+        )
+    sys.stdout.flush()
+    print("\n".join(told(folder.name, jobs)), file=sys.stderr, flush=True)
+    return int(any(job.state not in GOOD for job in jobs))
+
+
+def discard(folder: SweepFolder) -> None:
+    """Remove the folder of a sweep that started nothing."""
+    for file in [*folder.path.glob("jobs/*"), *folder.path.glob("*.*")]:
+        file.unlink(missing_ok=True)
+    for each in (folder.path / "jobs", folder.path, folder.path.parent):
+        try:
+            each.rmdir()
+        except OSError:  # not empty, or not there
+            continue
+
+
+def told(name: str, jobs: Sequence[Status]) -> list[str]:
+    """The sweep in a few lines: how many of each kind, then each failure once with the jobs that met it."""
+    count = Counter(job.state for job in jobs)
+    lines = [
+        f"sweep {name}: {len(jobs)} {'cell' if len(jobs) == 1 else 'cells'}: "
+        + ", ".join(f"{count[state]} {word}" for state, word in COUNTED.items() if count[state])
+    ]
+    words = telling(jobs)
+    sentences: dict[tuple[str, str], list[Status]] = {}
+    for job in jobs:
+        if job.state in BAD or job.state == PART:
+            sentences.setdefault((job.state, job.sentence), []).append(job)
+    for (state, text), members in sentences.items():
+        lines.append(f"  {COUNTED[state]}: {text or 'no reason is known'}")
+        lines += [f"    job {job.number}: {words[job.number]}" for job in members[:SHOWN]]
+        if len(members) > SHOWN:
+            lines.append(f"    and {len(members) - SHOWN} more")
+    if any(job.state not in GOOD for job in jobs):
+        lines.append("  the same command again measures what is missing")
+    return lines
+
+
+def telling(jobs: Sequence[Status]) -> dict[int, str]:
+    """Of each job the overrides that tell it from the others."""
+    shared = set.intersection(*(set(job.overrides) for job in jobs)) if len(jobs) > 1 else set()
+    return {
+        job.number: " ".join(word for word in job.overrides if word not in shared) or " ".join(job.overrides)
+        for job in jobs
+    }

@@ -1,0 +1,150 @@
+"""One job of a sweep: whatever becomes of it is written to its status file, by whichever launcher it was started."""
+
+from __future__ import annotations
+
+import io
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from lgap_bench.cell.config import Cell
+from lgap_bench.logger.base import Done, Logger
+from lgap_bench.record import Record
+from lgap_bench.runtime.errors import is_user_error, sentence
+from lgap_bench.sweep.status import (
+    CHECKED,
+    DONE,
+    FAILED,
+    INTERRUPTED,
+    PART,
+    RECORDED,
+    RUNNING,
+    Status,
+    SweepFolder,
+    beating,
+    me,
+)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a job hands to its launcher: how it ended, and why if it did not end well."""
+
+    state: str
+    sentence: str = ""
+
+
+class StatusFile(Logger):
+    """The job's own view of its status file; as a logger it hears how far the cell is."""
+
+    EVERY = 2.0  # seconds between two writes of mere progress
+
+    def __init__(self, folder: SweepFolder, number: int, overrides: Sequence[str]) -> None:
+        held = folder.job(number)
+        now = time.time()
+        self.folder, self.written, self.lock = folder, now, threading.Lock()  # two threads write: this and the beat
+        self.status = Status(number, list(overrides), RUNNING, began=now, beat=now, **me())
+        self.status = replace(self.status, attempt=1 + (held.attempt if held else 0))
+        self.folder.write(self.status)
+
+    def update(self, **changes: Any) -> None:
+        """Change the status and write it."""
+        with self.lock:
+            self.written = time.time()
+            self.status = replace(self.status, **{"beat": self.written, **changes})
+            self.folder.write(self.status)
+
+    def ended(self, state: str, text: str = "") -> Outcome:
+        """The job's last word."""
+        self.update(state=state, sentence=text, doing="", left=None, ended=time.time())
+        return Outcome(state, text)
+
+    def started(self, cell: Cell, record: Record) -> None:
+        """The cell is not answered from its record."""
+        self.update(title=cell.title, record=record.folder.name, n=cell.n)
+
+    def phase(self, text: str) -> None:
+        """What goes on now."""
+        self.update(doing=text)
+
+    def step(self, name: str, k: int, n: int | None) -> None:
+        """How far a chunk is, every other second."""
+        text = f"{name} {k}" if n is None else f"{name} {k} of {n}"
+        if time.time() - self.written > self.EVERY:
+            self.update(doing=text)
+        else:
+            with self.lock:
+                self.status = replace(self.status, doing=text)
+
+    def chunk(self, done: Done) -> None:
+        """How far the cell is."""
+        robust = None if done.robust != done.robust else done.robust
+        self.update(images=done.images, n=done.n, robust=robust, left=done.left, doing="")
+
+
+def tracked(
+    folder: Path, number: int, overrides: Sequence[str], work: Callable[[StatusFile], Record | None]
+) -> Outcome:
+    """Do a job's work and write what came of it.
+
+    `work` is given the logger that keeps the status file, and returns the cell's record, whole or waiting for other shards.
+    No error leaves here, so that the sweep goes on; an interruption does, once it is written down.
+    """
+    file = StatusFile(SweepFolder(folder), number, overrides)
+    with beating(file.update):
+        try:
+            record = work(file)
+        except KeyboardInterrupt as error:
+            file.ended(INTERRUPTED, str(error) or "SIGINT")
+            raise
+        except SystemExit as left:
+            if from_launcher(left):
+                file.ended(INTERRUPTED, "the launcher's signal; the job is queued again")
+                raise
+            return _failed(file, f"its code ends the process (exit {left.code}): raise an error instead")
+        except Exception as error:
+            return _failed(file, sentence(error).removeprefix("lgap-bench: "), error)
+    if record is None:
+        return file.ended(CHECKED)
+    if not record.complete:
+        return file.ended(PART)
+    measured = bool(file.status.record)  # only a cell that is measured tells its loggers
+    file.status = replace(file.status, record=record.folder.name)
+    return file.ended(DONE if measured else RECORDED)
+
+
+def _failed(file: StatusFile, text: str, error: Exception | None = None) -> Outcome:
+    """Write down and say why a job failed; a bug keeps its traceback beside the status file, and on stderr."""
+    if error is not None and not is_user_error(error):
+        kept = file.folder.file(file.status.number, ".txt")
+        kept.write_text("".join(traceback.format_exception(error)))
+        traceback.print_exception(error)
+        text = f"{type(error).__name__}: {text} (a bug: {kept})"
+    print(
+        f"lgap-bench: {text}  [job {file.status.number}: {' '.join(file.status.overrides)}]",
+        file=sys.stderr,
+        flush=True,
+    )
+    return file.ended(FAILED, text)
+
+
+def from_launcher(error: BaseException) -> bool:
+    """Whether an exit was raised by SLURM's launcher in its signal handler, in the midst of our code."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    # The innermost frame: the launcher's frames stand above ours in any case.
+    return trace is not None and str(trace.tb_frame.f_globals.get("__name__", "")).startswith("submitit.")
+
+
+def silently(work: Callable[[], Any]) -> tuple[Any, str]:
+    """What a job returns, and what it has printed: several processes' screens would run into one another."""
+    printed = io.StringIO()
+    with redirect_stdout(printed):
+        return work(), printed.getvalue()
