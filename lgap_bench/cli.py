@@ -1,4 +1,4 @@
-"""The command `lgap-bench`: `run` (the Hydra app), `report`, `demo`. Errors are one line; heavy imports are lazy."""
+"""The command `lgap-bench`: `run` (the Hydra app), `status`, `report`, `demo`. Errors are one line; heavy imports are lazy."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from lgap_bench.runtime.errors import one_line_errors
 USAGE = """lgap-bench: how robust is a classifier behind an adversarial purifier?
 
   lgap-bench run [group=name ...] [key=value ...]    measure one cell (or -m to sweep): see `lgap-bench run --help`
+  lgap-bench status [sweep] [--watch] [--list]       a sweep's cells: done, running, waiting, failed
   lgap-bench report [--outputs DIR] [--csv FILE] [--markdown]    one table of all records, seeds merged
   lgap-bench report table=coup/1 [dataset=digits]    a paper's table, published beside measured
   lgap-bench report --captions [...]                 what the attacks did to the captions: label word, BLEU, ROUGE-L
@@ -23,17 +24,17 @@ def main() -> None:
     command, rest = (sys.argv[1], sys.argv[2:]) if len(sys.argv) > 1 else ("--help", [])
     if command in ("--help", "-h", "help"):
         print(USAGE, end="")
-    elif command == "--version":
+    elif command == "--version" or (command == "run" and "--version" in rest):  # Hydra would print its own
         from lgap_bench import __version__
 
         print(__version__)
-    elif command in ("run", "report", "demo"):
+    elif command in _COMMANDS:
         # argparse takes the keys in one piece: a flag between them would make the second piece unknown.
         sweep = [word for word in rest if word in ("-m", "--multirun")]
         sys.argv = [f"lgap-bench {command}", *sweep, *(word for word in rest if word not in sweep)]
         one_line_errors(_COMMANDS[command])
     else:
-        print(f"lgap-bench: {command} is not a command: use run, report or demo", file=sys.stderr)
+        print(f"lgap-bench: {command} is not a command: use {', '.join(_COMMANDS)}", file=sys.stderr)
         sys.exit(2)
 
 
@@ -41,6 +42,12 @@ def _run() -> None:
     from lgap_bench.run import main as run
 
     run()
+
+
+def _status() -> None:
+    from lgap_bench.sweep.watch import main as status
+
+    status()
 
 
 def _report() -> None:
@@ -55,7 +62,7 @@ def _demo() -> None:
     demo()
 
 
-_COMMANDS: dict[str, Callable[[], None]] = {"run": _run, "report": _report, "demo": _demo}
+_COMMANDS: dict[str, Callable[[], None]] = {"run": _run, "status": _status, "report": _report, "demo": _demo}
 
 
 if __name__ == "__main__":

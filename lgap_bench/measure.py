@@ -28,6 +28,7 @@ def run_cell(
     `overrides` are what the user asked for, kept beside the record so that tables find it by its experiment.
     """
     cell = prepare(cfg, choices)
+    loggers.preparing(cell)
     device = find_device(cell.device)
     identified = identity(cell, device.kind)  # once: code that is edited while the cell runs is another call's
     record = Record(cell.outputs / "records" / record_id(identified))

@@ -21,7 +21,7 @@ from lgap_bench.logger.configured import configured
 from lgap_bench.measure import run_cell
 from lgap_bench.record import Record
 from lgap_bench.report.screen import one_screen
-from lgap_bench.runtime.errors import one_line_errors
+from lgap_bench.runtime.errors import Refused, is_user_error, one_line_errors
 from lgap_bench.sweep import command
 from lgap_bench.sweep.job import Outcome, tracked
 
@@ -30,7 +30,12 @@ def job(cfg: DictConfig) -> Outcome | None:
     """One job of Hydra's: a cell. In a sweep its end is written to a file and no error leaves it."""
     own = HydraConfig.get()
     if own.mode != RunMode.MULTIRUN:
-        cell(cfg)
+        try:
+            cell(cfg)
+        except Exception as error:
+            if is_user_error(error):
+                raise Refused(error) from error
+            raise
         return None
     return tracked(Path(own.sweep.dir), own.job.num, list(own.overrides.task), partial(cell, cfg))
 
@@ -44,7 +49,11 @@ def cell(cfg: DictConfig, *more: Logger) -> Record | None:
     if cfg.dry:
         print(dry(resolve(cfg, choices)))
         return None
-    record = run_cell(cfg, choices, own.overrides.task, configured(cfg.logger, more))
+    loggers = configured(cfg.logger, more)
+    try:
+        record = run_cell(cfg, choices, own.overrides.task, loggers)
+    finally:
+        loggers.closed()
     print(one_screen(record))
     return record
 

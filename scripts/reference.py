@@ -41,6 +41,8 @@ TITLES = {
     "view": "what the attacker may differentiate",
     "attack": "the attacker's algorithm",
     "logger": "who is told how a cell goes",
+    "hydra/launcher": "where the jobs of a sweep (`-m`) run; `basic`, which is Hydra's own, does one after the other",
+    "hydra/sweeper": "how the jobs of a sweep are made; there is nothing to choose here",
     "experiment": "one row of a paper's table, or one line of the demo",
     "table": "a table or figure: its rows and the published values, for `lgap-bench report table=...`",
 }

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 from cells import identified, only_record, run
 
-from lgap_bench.cell.compose import composed
+from lgap_bench.cell.compose import composed, resolved
 from lgap_bench.logger.base import Done, Logger, Loggers
 from lgap_bench.logger.configured import configured
 from lgap_bench.logger.console import Console
@@ -121,21 +122,38 @@ def test_a_cell_that_fails_tells_its_error_and_no_end(tmp_path):
     assert heard.events == [("started", False), ("failed", str(caught.value))]
 
 
-def test_the_progress_in_a_log_is_a_line_per_chunk(tmp_path, capsys):
+def test_the_progress_in_a_log_is_a_line_per_chunk(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("lgap_bench.logger.console.FIRST", 600.0)
     run([*CELL, f"outputs={tmp_path}"], Loggers([Console()]))
     lines = capsys.readouterr().err.splitlines()
     assert [line.split("  ")[0] for line in lines] == ["none under pgd: 2/4", "none under pgd: 4/4"]
     assert all("\r" not in line and line.endswith("s left") for line in lines)
 
 
-def test_on_a_terminal_the_line_is_rewritten_and_ended_before_anything_else(capsys):
+def test_on_a_terminal_a_bar_shows_the_chunks_and_a_phase_stands_on_a_line_of_its_own(capsys):
     console = Console()
     console.live, console.title = True, "lgap under full"
     console.chunk(Done(0, 2, 4, 50.0, 3.0))
-    console.chunk(Done(1, 4, 4, 25.0, 0.0))
     console.phase("training")
-    console.failed(ValueError())
-    assert capsys.readouterr().err.count("\n") == 2, "one for the progress line, one for the phase"
+    console.chunk(Done(1, 4, 4, 25.0, 0.0))
+    console.closed()
+    shown = capsys.readouterr().err
+    assert "training\n" in shown
+    assert shown.rstrip().splitlines()[-1].startswith("lgap under full |########################| 4/4")
+    assert "robust 25.0 %" in shown
+
+
+@pytest.mark.parametrize("quiet, said", [(0.0, True), (60.0, False)])
+def test_a_log_says_what_goes_on_when_a_chunk_takes_long_and_not_otherwise(quiet, said, capsys, monkeypatch):
+    monkeypatch.setattr("lgap_bench.logger.console.FIRST", quiet)
+    console = Console()
+    console.preparing(resolved(["purifier=lgap", "attack=full"]))
+    console.step("step", 3, 40)
+    time.sleep(1.2)
+    console.closed()
+    lines = capsys.readouterr().err.splitlines()
+    assert bool(lines) == said
+    assert not said or lines[-1].startswith("lgap under full: step 3 of 40, ")
 
 
 @pytest.mark.parametrize(

@@ -31,9 +31,13 @@ class Done:
 class Logger:
     """Base class: hears everything, says nothing. A logger overrides what it wants to know.
 
-    In a cell's order: `started` once, `phase`, `step` and `chunk` as often as there is something to tell, then one of
-    `finished` and `failed`. A cell that answers from its record tells nobody.
+    In a cell's order: `preparing`; `started`, `phase`, `step` and `chunk` as often as there is something to tell, then one
+    of `finished` and `failed`; `closed` in any case. A cell that answers from its record tells no more than the first and
+    the last.
     """
+
+    def preparing(self, cell: Cell) -> None:
+        """The cell can work; what it is made of is read, to know its record."""
 
     def started(self, cell: Cell, record: Record) -> None:
         """The cell will be measured, into this record."""
@@ -53,12 +57,19 @@ class Logger:
     def failed(self, error: BaseException) -> None:
         """The cell ends here, with this error."""
 
+    def closed(self) -> None:
+        """Nothing follows."""
+
 
 class Loggers(Logger):
     """Several loggers as one. One that fails is named once and left out from then on: it never stops a cell."""
 
     def __init__(self, loggers: Sequence[Logger] = ()) -> None:
         self.loggers = list(loggers)
+
+    def preparing(self, cell: Cell) -> None:
+        """Told to all."""
+        self._tell("preparing", cell)
 
     def started(self, cell: Cell, record: Record) -> None:
         """Told to all."""
@@ -83,6 +94,10 @@ class Loggers(Logger):
     def failed(self, error: BaseException) -> None:
         """Told to all."""
         self._tell("failed", error)
+
+    def closed(self) -> None:
+        """Told to all."""
+        self._tell("closed")
 
     def _tell(self, event: str, *what: object) -> None:
         for logger in list(self.loggers):

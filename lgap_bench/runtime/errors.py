@@ -21,6 +21,14 @@ GROUPS = ("guidance", "sampler")  # folders of conf/purifier that are groups of 
 USER_ERRORS = (ValueError, OSError, HydraException, OmegaConfBaseException)
 
 
+class Refused(SystemExit):
+    """A user's error on its way out through a library that would print an `Exception` in words of its own."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(1)
+        self.error = error
+
+
 def is_user_error(error: BaseException) -> bool:
     """Whether the user can mend this error: a wrong value or config, a file, or too little GPU memory."""
     if type(error).__name__ == "OutOfMemoryError":  # torch's, which is not imported here
@@ -63,6 +71,11 @@ def one_line_errors(command: Callable[[], object]) -> None:
         # The reader has seen enough (`| head`). Python would complain once more when it flushes stdout at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    except Refused as refused:
+        if full_traceback == "1":
+            raise refused.error from refused.error.__cause__
+        print(sentence(refused.error), file=sys.stderr)
+        sys.exit(1)
     except Exception as error:
         if full_traceback == "1" or not is_user_error(error):
             raise
