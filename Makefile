@@ -6,13 +6,16 @@ STAMP := $(VENV)/.installed
 ZOO := lgap_bench/zoo/digits
 
 PAPER ?= lgap
-SLOW_N ?= 16
+SCALE ?= miniature
+LAUNCHER ?= local
+OUTPUTS ?= outputs
 
-.PHONY: help install demo tables tables-slow test test-fast lint bench lock zoo zoo-figures wheel reference clean
+.PHONY: help install demo tables times test test-fast lint bench lock zoo zoo-figures wheel reference clean
 
 help:
 	@echo "make demo   LGAP against ever better attackers, in miniature (about two minutes after the install)"
 	@echo "make tables PAPER=lgap   every table of a paper, in miniature (lgap: a quarter of an hour, coup: 45 minutes, N=16 for half)"
+	@echo "                         SCALE=paper  LAUNCHER=slurm  SLOW=1 for the rows that take hours"
 	@echo "make test   the test suite        make lint   ruff, mypy and the layers of imports"
 	@echo "make test-fast   the same without what takes more than ten seconds"
 	@echo "make bench  what it costs, beside plain scripts (about twenty minutes): outputs/bench/bench.md"
@@ -34,13 +37,15 @@ $(STAMP): requirements.lock pyproject.toml
 demo: install
 	$(BIN)/lgap-bench demo
 
-# Every table of a paper in miniature, with the published values beside the measured ones.
+# Every table of a paper, with the published values beside the measured ones. SCALE=paper needs the paper's data and models;
+# SLOW=1 adds the rows that take hours (unreduced AutoAttack on purifiers, PGD-200 + EOT 20); N= sets the images of all.
 tables: install
-	LGAP_BENCH=$(BIN)/lgap-bench scripts/tables_$(PAPER).sh
+	$(BIN)/lgap-bench tables $(PAPER) $(if $(filter miniature,$(SCALE)),dataset=digits) $(if $(SLOW),slow=true) \
+	  $(if $(N),n=$(N)) hydra/launcher=$(LAUNCHER) outputs=$(OUTPUTS) $(WORDS)
 
-# The rows that take hours: unreduced AutoAttack and PGD-200 + EOT 20 on the exact gradient; SLOW_N images.
-tables-slow: install
-	$(BIN)/lgap-bench run -m '+experiment/$(PAPER)/slow=glob(*)' dataset=digits n=$(SLOW_N) threads=1
+# COUP's table 4 is seconds, not robustness: alone on the machine, so not among the others.
+times: install
+	$(BIN)/python -m scripts.coup.times dataset=digits outputs=$(OUTPUTS)
 
 test: install
 	$(BIN)/python -m pytest

@@ -1,4 +1,4 @@
-"""The command `lgap-bench`: `run` (the Hydra app), `status`, `report`, `demo`. Errors are one line; heavy imports are lazy."""
+"""The command `lgap-bench`: `run` (the Hydra app), `tables`, `status`, `report`, `demo`. Errors are one line; heavy imports are lazy."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from lgap_bench.runtime.errors import one_line_errors
 USAGE = """lgap-bench: how robust is a classifier behind an adversarial purifier?
 
   lgap-bench run [group=name ...] [key=value ...]    measure one cell (or -m to sweep): see `lgap-bench run --help`
+  lgap-bench tables lgap [dataset=digits] [slow=true]    measure all that a paper's tables need, and print them
   lgap-bench status [sweep] [--watch] [--list]       a sweep's cells: done, running, waiting, failed
   lgap-bench report [--outputs DIR] [--csv FILE] [--markdown]    one table of all records, seeds merged
   lgap-bench report table=coup/1 [dataset=digits]    a paper's table, published beside measured
@@ -44,6 +45,13 @@ def _run() -> None:
     run()
 
 
+def _tables() -> None:
+    from lgap_bench.run import app
+    from lgap_bench.sweep.tables import main as tables
+
+    tables(app)
+
+
 def _status() -> None:
     from lgap_bench.sweep.watch import main as status
 
@@ -62,7 +70,13 @@ def _demo() -> None:
     demo()
 
 
-_COMMANDS: dict[str, Callable[[], None]] = {"run": _run, "status": _status, "report": _report, "demo": _demo}
+_COMMANDS: dict[str, Callable[[], None]] = {
+    "run": _run,
+    "tables": _tables,
+    "status": _status,
+    "report": _report,
+    "demo": _demo,
+}
 
 
 if __name__ == "__main__":

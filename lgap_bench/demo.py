@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import multiprocessing
-import os
+import io
 import sys
 import time
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import redirect_stdout
 from pathlib import Path
 
 from lgap_bench.record import Record
 from lgap_bench.report.page import Page, Table, shown
+from lgap_bench.run import app
 from lgap_bench.runtime.files import writable
+from lgap_bench.sweep import command
 
 N = 64
 # The cells are experiments like any other: conf/experiment/demo/*.yaml. Here only their order and their names.
@@ -42,14 +43,7 @@ def main() -> None:
     from lgap_bench.report.write import text, write_csv
 
     writable(outputs, "--outputs")
-    found: dict[str, Record] = {}
-    # One process and one thread a cell: on small networks two processes do twice as much as two threads.
-    with ProcessPoolExecutor(min(os.cpu_count() or 1, 4), multiprocessing.get_context("spawn")) as pool:
-        cells = {pool.submit(measure, name, outputs): name for name in reversed(ROWS)}  # the longest first
-        for cell in as_completed(cells):
-            found[cells[cell]] = cell.result()
-            print(f"[{time.monotonic() - began:5.1f} s] {ROWS[cells[cell]]}: done", file=sys.stderr, flush=True)
-
+    found = measured(outputs)
     rows = [merge([found[name]], title) for name, title in ROWS.items()]
     folder = outputs / "demo"
     page = Page("table", "", tables=[Table(COLUMNS, rows)])
@@ -60,20 +54,19 @@ def main() -> None:
     print(f"\n{folder / 'table.csv'}  {picture}  {time.monotonic() - began:.1f} s")
 
 
-def measure(name: str, outputs: Path) -> Record:
-    """One cell of the demo in a process of its own."""
-    from lgap_bench.cell.compose import composed
-    from lgap_bench.measure import run_cell
-    from lgap_bench.runtime.errors import is_user_error, sentence
-
-    overrides = [f"experiment=demo/{name}", f"n={N}", f"outputs={outputs}", "threads=1"]
-    cfg = composed(overrides)
-    try:
-        return run_cell(cfg, cfg.hydra.runtime.choices, overrides)
-    except Exception as error:
-        if is_user_error(error):  # a process hands the message over, not the cause that the sentence is made from
-            raise ValueError(sentence(error).removeprefix("lgap-bench: ")) from None
-        raise
+def measured(outputs: Path) -> dict[str, Record]:
+    """The demo's cells as one sweep on this machine's cores; exits with 1 if one of them failed, which the sweep has said."""
+    longest_first = ",".join(f"demo/{name}" for name in reversed(ROWS))
+    words = ["-m", f"experiment={longest_first}", f"n={N}", f"outputs={outputs}", "hydra/launcher=local"]
+    with redirect_stdout(io.StringIO()):  # the table shows what each cell's screen says
+        folder, code = command.sweep(words, app, "demo")
+    if code:
+        sys.exit(code)
+    found = {}
+    for job in folder.jobs():
+        (experiment,) = (word for word in job.overrides if word.startswith("experiment="))
+        found[experiment.removeprefix("experiment=demo/")] = Record(outputs / "records" / job.record)
+    return found
 
 
 def lesson(rows: dict[str, dict[str, float]]) -> list[str]:

@@ -66,25 +66,8 @@ def main() -> None:
     words = sys.argv[1:] = with_home(sys.argv[1:])
     check_overrides(words)
     if command.is_sweep(words):
-        sys.exit(sweep(words))
+        sys.exit(command.sweep(words, app)[1])
     app()
-
-
-def sweep(words: list[str]) -> int:
-    """Run a sweep and say what became of it, also where it is interrupted; returns the exit code."""
-    folder = command.begin(words)
-    sys.argv[1:] = [*words, f"hydra.sweep.dir='{folder.path}'"]
-    try:
-        with command.led(folder):
-            app()
-    except KeyboardInterrupt:
-        command.end(folder, words)
-        raise
-    except BaseException:
-        if not any(each.attempt for each in folder.jobs()):  # refused before anything began
-            command.discard(folder)
-        raise
-    return command.end(folder, words)
 
 
 if __name__ == "__main__":

@@ -161,7 +161,7 @@ def test_a_difference_leaves_out_what_failed_on_either_side_and_refuses_other_im
 
 
 def test_the_command_prints_and_writes_a_table_per_budget(tmp_path):
-    assert "scripts/coup/finding.sh" in called("report", "table=coup/finding", f"outputs={tmp_path}").stderr
+    assert "lgap-bench tables coup/finding" in called("report", "table=coup/finding", f"outputs={tmp_path}").stderr
     for eps in ("32/255", "48/255"):
         finding(tmp_path, "coup", "full_apgd", HALF, eps=eps)
         finding(tmp_path, "lgap", "blind", ALL, eps=eps)

@@ -30,11 +30,16 @@ def main() -> None:
         return
     if arguments.csv or arguments.captions:
         raise ValueError("table=... with --csv or --captions: a paper's table is always exported, use one or the other")
-    pages = item(keys["table"], outputs, keys.get("dataset"))
+    print_items([keys["table"]], outputs, keys.get("dataset"), arguments.markdown)
+
+
+def print_items(names: Sequence[str], outputs: Path, dataset: str | None = None, markdown: bool = False) -> None:
+    """Items of a paper, printed and, where they were measured, written to <outputs>/tables/."""
+    pages = [page for name in names for page in item(name, outputs, dataset)]
     # All files first: a reader who leaves early (`| head`) must not keep them from being written.
     written = [write.export(page, outputs / "tables") if page.measured else [] for page in pages]
     for page, files in zip(pages, written, strict=True):
-        print(write.text(page, arguments.markdown), end="\n\n")
+        print(write.text(page, markdown), end="\n\n")
         if files:
             print(*files, end="\n\n")
 

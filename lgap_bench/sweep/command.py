@@ -8,8 +8,9 @@ import re
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 from lgap_bench.cell.form import outputs_folder
 from lgap_bench.sweep.status import (
@@ -32,7 +33,15 @@ from lgap_bench.sweep.status import (
 )
 
 SWEEPING = ("-m", "--multirun", "hydra.mode=MULTIRUN")
-UNTOLD = ("hydra", "logger", "outputs=", "+logger")  # words that do not say which cells are meant
+UNTOLD = (
+    "hydra/",
+    "hydra.launcher",
+    "hydra.sweep.",
+    "hydra.mode",
+    "logger",
+    "outputs=",
+    "+logger",
+)  # they name no cell
 SHOWN = 8  # jobs that are listed below one sentence
 COUNTED = {  # in the order of the last line
     DONE: "measured", RECORDED: "from records", CHECKED: "checked", PART: "shards that wait for others", FAILED: "failed", KILLED: "killed",
@@ -47,14 +56,33 @@ def is_sweep(words: Sequence[str]) -> bool:
     )
 
 
-def begin(words: Sequence[str]) -> SweepFolder:
+def sweep(words: list[str], app: Callable[[], object], label: str = "") -> tuple[SweepFolder, int]:
+    """Run a sweep through the Hydra application and say what became of it, also where it is interrupted.
+
+    Returns its folder and the exit code. Raises ValueError if no cell matched, and what Hydra refuses before a job begins.
+    """
+    folder = begin(words, label)
+    sys.argv[1:] = [*words, f"hydra.sweep.dir='{folder.path}'"]
+    try:
+        with led(folder):
+            app()
+    except KeyboardInterrupt:
+        end(folder, words)
+        raise
+    except BaseException:
+        if not any(job.attempt for job in folder.jobs()):  # refused before anything began
+            discard(folder)
+        raise
+    return folder, end(folder, words)
+
+
+def begin(words: Sequence[str], label: str = "") -> SweepFolder:
     """The sweep's folder, named after its cells: the same words come back to the same folder.
 
     A folder that a living process leads is left to it, and the name gets a number.
     """
-    given = [word.partition("=")[2] for word in words if word.startswith("outputs=")]
-    base = outputs_folder(given[-1] if given else "outputs") / "sweeps"
-    name, again = sweep_name(words), 1
+    base = outputs_of(words) / "sweeps"
+    name, again = sweep_name(words, label), 1
     folder = SweepFolder(base / name)
     while _led(folder):
         again += 1
@@ -63,15 +91,21 @@ def begin(words: Sequence[str]) -> SweepFolder:
     return folder
 
 
-def sweep_name(words: Sequence[str]) -> str:
-    """A few of the words, and a hash of all that say which cells are meant."""
+def outputs_of(words: Sequence[str]) -> Path:
+    """The outputs folder that these words mean."""
+    given = [word.partition("=")[2] for word in words if word.startswith("outputs=")]
+    return outputs_folder(given[-1] if given else "outputs")
+
+
+def sweep_name(words: Sequence[str], label: str = "") -> str:
+    """A label, by default from a few of the words, and a hash of all that say which cells are meant."""
     telling = sorted(word for word in words if not word.startswith(("-", *UNTOLD)))
     digest = hashlib.sha256("\n".join(telling).encode()).hexdigest()[:8]
     named = [word for word in telling if word.lstrip("+").startswith(("experiment", "purifier="))]
     first = named[0].lstrip("+").removeprefix("experiment").lstrip("/=").removeprefix("purifier=") if named else "sweep"
     folder, glob, _ = first.partition("=")  # +experiment/lgap/table1=glob(*)
     common = folder if glob else os.path.commonpath([os.path.dirname(each) for each in first.split(",")])
-    label = re.sub(r"[^a-z0-9]+", "-", (common or first).lower()).strip("-")[:40].strip("-")
+    label = re.sub(r"[^a-z0-9]+", "-", (label or common or first).lower()).strip("-")[:40].strip("-")
     return f"{label or 'sweep'}-{digest}"
 
 

@@ -1,4 +1,4 @@
-"""What Hydra's sweeper tells: the jobs of a sweep, written down before they start."""
+"""What Hydra's sweeper does here beyond its own: several grids in one sweep, and jobs written down before they start."""
 
 from __future__ import annotations
 
@@ -6,7 +6,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+
 from lgap_bench.sweep.status import SweepFolder
+
+
+def batches(sweeper: Any, overrides: list[Override], max_batch_size: int | None) -> list[list[list[str]]]:
+    """Every combination within each grid, with the command's words after the grid's; no job twice."""
+    parser = OverridesParser.create(config_loader=sweeper.hydra_context.config_loader)
+    jobs: list[list[str]] = []
+    for grid in sweeper.grids or [[]]:
+        (found,) = BasicSweeper.split_arguments([*parser.parse_overrides(grid), *overrides], None)
+        jobs += [job for job in found if job not in jobs]
+    return [list(batch) for batch in BasicSweeper.split_overrides_to_chunks(jobs, max_batch_size)] if jobs else []
 
 
 def announced(config: Any, batch: Sequence[Sequence[str]]) -> None:

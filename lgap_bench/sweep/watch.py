@@ -45,9 +45,13 @@ def _plain(words: Sequence[str]) -> list[str]:
 
 def sweeps(outputs: Path) -> list[SweepFolder]:
     """All sweeps below an outputs folder, the latest last. Raises ValueError if there is none."""
-    found = sorted((outputs / "sweeps").glob("*/sweep.json"), key=lambda file: SweepFolder(file.parent).head().get("began", 0))
+    found = sorted(
+        (outputs / "sweeps").glob("*/sweep.json"), key=lambda file: SweepFolder(file.parent).head().get("began", 0)
+    )
     if not found:
-        raise ValueError(f"outputs={outputs} has no sweeps: start one with `lgap-bench run -m ...`, or name another folder")
+        raise ValueError(
+            f"outputs={outputs} has no sweeps: start one with `lgap-bench run -m ...`, or name another folder"
+        )
     return [SweepFolder(file.parent) for file in found]
 
 

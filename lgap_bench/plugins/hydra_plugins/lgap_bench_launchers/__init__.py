@@ -5,13 +5,34 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.types import Override
 
 from lgap_bench.launcher.local import LocalLauncher
-from lgap_bench.sweep.sweeper import announced
+from lgap_bench.sweep.sweeper import announced, batches
 
 
 class Cells(BasicSweeper):
-    """Hydra's own sweeper, which also writes down what jobs there are before they start."""
+    """Hydra's own sweeper, which also writes down what jobs there are before they start, and takes several grids.
+
+    Args:
+        max_batch_size, params: as Hydra's.
+        grids: lists of words; the jobs are every combination of each grid with the words of the command line, which win.
+    """
+
+    def __init__(
+        self,
+        max_batch_size: int | None = None,
+        params: dict[str, str] | None = None,
+        grids: Sequence[Sequence[str]] | None = None,
+    ) -> None:
+        super().__init__(max_batch_size, params)
+        self.grids = [list(grid) for grid in grids or ()]
+
+    def split_arguments(  # type: ignore[override]  # static in the base class, and called on the object
+        self, overrides: list[Override], max_batch_size: int | None
+    ) -> list[list[list[str]]]:
+        """The jobs in batches."""
+        return batches(self, overrides, max_batch_size)
 
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
         """Compose every job of the batch, which finds errors early, then announce them."""
