@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 
@@ -18,6 +19,8 @@ USAGE = """lgap-bench: how robust is a classifier behind an adversarial purifier
   lgap-bench demo [--outputs DIR]                    LGAP against ever better attackers, in miniature
   lgap-bench --version
 """
+COMPLETION = {"-sc", "--shell-completion", "--shell_completion"}
+HYDRAS = ("run", "tables")  # commands that take Hydra's words
 
 
 def main() -> None:
@@ -29,6 +32,8 @@ def main() -> None:
         from lgap_bench import __version__
 
         print(__version__)
+    elif COMPLETION & {command, *rest}:
+        one_line_errors(_complete)
     elif command in _COMMANDS:
         # argparse takes the keys in one piece: a flag between them would make the second piece unknown.
         sweep = [word for word in rest if word in ("-m", "--multirun")]
@@ -37,6 +42,27 @@ def main() -> None:
     else:
         print(f"lgap-bench: {command} is not a command: use {', '.join(_COMMANDS)}", file=sys.stderr)
         sys.exit(2)
+
+
+def _complete() -> None:
+    """Tab completion: `lgap-bench -sc install=bash` prints it, and the shell calls `lgap-bench -sc query=bash` at each TAB.
+
+    Hydra's completion knows a program and its words; here a command stands between them, which is taken out of the line.
+    """
+    query = next((word for word in sys.argv[1:] if "=" in word), "")
+    words = os.environ.get("COMP_LINE", "").split()
+    typed = words[1:] if os.environ.get("COMP_LINE", "").endswith(" ") else words[1:-1]  # whole words after the program
+    if query.startswith("query=") and (not typed or typed[0] not in HYDRAS):
+        begun = "" if not words or len(typed) == len(words) - 1 else words[-1]
+        print("\n".join(name for name in _COMMANDS if not typed and name.startswith(begun)))
+        return
+    if typed:
+        before, _, after = os.environ["COMP_LINE"].partition(typed[0])
+        os.environ["COMP_LINE"] = before + after.lstrip()
+    sys.argv = ["lgap-bench", "-sc", query]
+    from lgap_bench.run import app
+
+    app()
 
 
 def _run() -> None:

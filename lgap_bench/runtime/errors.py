@@ -101,7 +101,7 @@ def sentence(error: BaseException) -> str:
     if unknown:
         # Hydra's own advice, to append the key, leads to a part that is given a word it does not know.
         text = f"{unknown[1]} is no key or group here: see `lgap-bench run --help` for groups and `lgap-bench run --cfg job` for keys"
-    missing = re.search(r"Could not find '([^']+)'", text)
+    missing = re.search(r"Could not (?:find|load) '([^']+)'", text)
     if missing:
         text = f"{text[: missing.end()]}: {_choices(missing[1])}"
     if isinstance(error, OSError) and error.errno in FULL:
@@ -125,6 +125,7 @@ def _choices(wanted: str) -> str:
     if place == ".":
         return "`lgap-bench run --help` lists the groups and their choices"
     below = sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml"))
+    below += ["basic"] if place == "hydra/launcher" else []  # Hydra's own
     found = [each for each in below if (CONF / place / each).parent.relative_to(folder).as_posix() not in GROUPS]
     close = [each for each in found if name in each or each.split("/")[-1] in name]
     close += [each for each in difflib.get_close_matches(name, found, 3, 0.5) if each not in close]

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from lgap_bench.cell.form import outputs_folder
+from lgap_bench.runtime.files import writable
 from lgap_bench.sweep.status import (
     BAD,
     CHECKED,
@@ -81,7 +82,12 @@ def begin(words: Sequence[str], label: str = "") -> SweepFolder:
 
     A folder that a living process leads is left to it, and the name gets a number.
     """
+    if any(word.startswith(("hydra.sweep.dir=", "hydra.sweep.subdir=")) for word in words):
+        raise ValueError(
+            "hydra.sweep.dir=...: a sweep is named after its cells, so that the same words find it again: choose a folder with outputs=..."
+        )
     base = outputs_of(words) / "sweeps"
+    writable(base)
     name, again = sweep_name(words, label), 1
     folder = SweepFolder(base / name)
     while _led(folder):
@@ -141,6 +147,8 @@ def end(folder: SweepFolder, words: Sequence[str]) -> int:
         )
     sys.stdout.flush()
     print("\n".join(told(folder.name, jobs)), file=sys.stderr, flush=True)
+    if all(job.state == CHECKED for job in jobs):  # nothing was measured
+        discard(folder)
     return int(any(job.state not in GOOD for job in jobs))
 
 
