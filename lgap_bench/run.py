@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 
 import hydra
@@ -14,7 +15,8 @@ from lgap_bench.cell.dry import dry
 from lgap_bench.cell.form import CHDIR, check_overrides, with_home
 from lgap_bench.logger.configured import configured
 from lgap_bench.measure import run_cell
-from lgap_bench.report.screen import one_screen
+from lgap_bench.record import Record
+from lgap_bench.report.screen import not_whole, one_screen
 from lgap_bench.runtime.errors import is_user_error, one_line_errors, sentence
 
 JOBS: list[str] = []  # of this process: a sweep over a folder that does not exist has none, and Hydra says nothing
@@ -32,12 +34,20 @@ def app(cfg: DictConfig) -> None:
         if cfg.dry:
             print(dry(resolve(cfg, choices)))
         else:
-            print(one_screen(run_cell(cfg, choices, overrides, configured(cfg.logger))))
+            print(told(run_cell(cfg, choices, overrides, configured(cfg.logger)), cfg))
     except Exception as error:
         if not is_user_error(error):
             raise
         FAILED.append(sentence(error))
         print(FAILED[-1], file=sys.stderr)
+
+
+def told(record: Record, cfg: DictConfig) -> str:
+    """A cell's numbers; of a shard whose cell is not whole yet what is missing."""
+    if record.complete:
+        return one_screen(record)
+    chunks = math.ceil(cfg.n / cfg.chunk)
+    return not_whole(record.missing(chunks, cfg.shards, cfg.keep_images), cfg.shard or 0, cfg.shards, chunks)
 
 
 def main() -> None:

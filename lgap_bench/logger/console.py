@@ -34,6 +34,10 @@ class Console(Logger):
         """Leave the progress line as it is."""
         self._close()
 
+    def waits(self, record: Record) -> None:
+        """Leave the progress line as it is."""
+        self._close()
+
     def failed(self, error: BaseException) -> None:
         """The error's own line is printed by whoever catches it."""
         self._close()
