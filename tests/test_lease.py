@@ -142,6 +142,7 @@ def test_the_name_of_a_worker_can_be_read_back():
 @pytest.mark.slow
 def test_eight_that_take_over_from_the_dead_at_once_are_never_two(tmp_path):
     processes = [workers.start("hammer", tmp_path, 50, seed) for seed in range(8)]
+    (tmp_path / "go").touch()
     codes = [process.wait(timeout=300) for process in processes]
     assert codes == [0] * 8, "3: two held it at once"
     assert lease.clear(tmp_path, "")

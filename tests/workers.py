@@ -1,7 +1,7 @@
 """Other workers, as tests need them: one that is gone, one on another machine, and processes that hold a lease.
 
 python tests/workers.py hold <outputs> <name> <beat> <stale>    takes it, says so, lets it go when its input ends
-python tests/workers.py hammer <outputs> <rounds> <seed>        takes one lease again and again, and dies of it often
+python tests/workers.py hammer <outputs> <rounds> <seed>        takes one lease again and again once there is a file `go`, and dies of it often
 """
 
 from __future__ import annotations
@@ -10,8 +10,11 @@ import os
 import random
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from lgap_bench.runtime import lease
 from lgap_bench.runtime.lease import Lease, Limits
@@ -41,8 +44,15 @@ def hold(outputs: Path, name: str, limits: Limits) -> None:
 
 
 def hammer(outputs: Path, rounds: int, seed: int) -> None:
-    """Of a file that only the holder makes and removes nobody ever finds another's: two holders at once exit with 3."""
+    """Of a file that only the holder makes and removes nobody ever finds another's: two holders at once exit with 3.
+
+    The file system is slow where it matters: between what a worker has seen and what it does then.
+    """
     dice, place, inside = random.Random(seed), lease.path(outputs, "one"), outputs / "inside"
+    for name in ("rename", "utime", "listdir"):
+        setattr(os, name, delayed(getattr(os, name), dice))
+    while not (outputs / "go").exists():
+        time.sleep(0.001)
     for _ in range(rounds):
         while (held := lease.take(place)) is None:
             pass
@@ -50,11 +60,20 @@ def hammer(outputs: Path, rounds: int, seed: int) -> None:
             os.close(os.open(inside, os.O_CREAT | os.O_EXCL))
         except FileExistsError:
             sys.exit(3)
+        time.sleep(dice.random() / 500)
         inside.unlink()
         if dice.random() < 0.5:
             died(held)
         else:
             held.let_go()
+
+
+def delayed(call: Callable[..., Any], dice: random.Random) -> Callable[..., Any]:
+    def late(*given: Any) -> Any:
+        time.sleep(dice.random() / 300)
+        return call(*given)
+
+    return late
 
 
 if __name__ == "__main__":

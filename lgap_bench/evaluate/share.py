@@ -67,8 +67,8 @@ def _claimed(
             _say(
                 f"{cell.title}: this process was stopped for more than {limits.stale:.0f} s and another took over its chunk {index}: computed twice, with the same result"
             )
-            if (theirs := find(index)) is not None:
-                return theirs, False
+            if record.complete or (theirs := find(index)) is not None:
+                return (None if record.complete else theirs), False
         record.save_chunk(index, chunk)
         return chunk, True
     finally:

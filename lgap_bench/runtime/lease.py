@@ -14,6 +14,7 @@ All that is asked of the file system is that a rename is atomic, on one machine 
 
 A lease is stale once its holder has certainly ended (the same machine, and its pid is gone or another process has it), or
 has not been touched for 90 seconds. Both times are the file system's, so clocks that differ between machines do not matter.
+(An NFS client may remember the time of a file for 60 seconds: the limit lies above that and a beat.)
 
 A holder that was stopped for longer than that (SIGSTOP, a suspended virtual machine) finds when it goes on that its file has
 another name: `held` is False. Until it asks, two workers do the same work. That costs time and nothing else: results
@@ -182,6 +183,7 @@ def _try(place: Path, name: str, limits: Limits) -> bool | None:
         place.parent.mkdir(parents=True, exist_ok=True)
         new.mkdir()
         (new / name).touch(exist_ok=False)
+        os.utime(new / name)  # a network file system's client may have given it a time of its own
     except FileNotFoundError:  # whoever let the last lease go has just removed the folder
         return None
     try:
@@ -205,6 +207,8 @@ def _take_over(place: Path, name: str, now: float, limits: Limits) -> bool | Non
     """Take a lease from a holder that is stale at the time `now` of the file system; as `_try`."""
     found = _held_by(place)
     if found is None:
+        with suppress(OSError):  # an empty one, which not every file system lets a rename replace; or held again
+            place.rmdir()
         return None
     file, worker = place / found, read_worker(found)
     try:

@@ -23,7 +23,7 @@ from lgap_bench.record import Record, records
 from lgap_bench.runtime.worker import read_worker
 
 CELL = (
-    "purifier=lgap", "attack=bpda", "attack.steps=8", "n=16", "chunk=4", "score_draws=4", "threads=1", "logger=none",
+    "purifier=lgap", "attack=bpda", "attack.steps=20", "n=16", "chunk=4", "score_draws=4", "threads=1", "logger=none",
 )  # fmt: skip
 LOOK = 0.02  # seconds between two looks at the claims
 HEAD = (
@@ -85,7 +85,7 @@ def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m scripts.trust.kills")
     for name, default in (("kills", 20), ("cells", 8), ("workers", 4), ("shards", 2), ("seed", 0)):
         parser.add_argument(f"--{name}", type=int, default=default)
-    parser.add_argument("--every", type=float, default=3.0, help="seconds between two kills, on average")
+    parser.add_argument("--every", type=float, default=12.0, help="seconds between two kills, on average")
     parser.add_argument("--outputs", type=Path, help="where the records are kept; a temporary folder if not given")
     asked = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:
@@ -93,6 +93,8 @@ def main(arguments: list[str]) -> None:
         calm = base / "undisturbed"
         seconds = together(Watch(calm), [sweep(calm, asked.cells)])
         print(f"undisturbed: {len(records(calm))} records in {seconds:.0f} s", flush=True)
+        if len(records(calm)) != asked.cells:
+            sys.exit("the undisturbed sweep did not end well")
         killed, both = Watch(base / "killed"), Watch(base / "both")
         began = time.monotonic()
         kills = survived(killed, asked)
@@ -106,7 +108,7 @@ def main(arguments: list[str]) -> None:
 
 def sweep(outputs: Path, cells: int) -> list[str]:
     """The command of a whole sweep."""
-    return command(outputs, "-m", f"seed=range(0,{cells})", f"hydra.sweep.dir={outputs}")
+    return command(outputs, f"seed=range(0,{cells})", "-m")
 
 
 def command(outputs: Path, *words: str) -> list[str]:
