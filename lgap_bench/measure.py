@@ -1,29 +1,39 @@
-"""One cell, the main path: prepare, answer from the record or build, evaluate chunk by chunk, save."""
+"""One cell, the main path: prepare, answer from the record or build, evaluate chunk by chunk, save.
+
+Several processes may work on one cell at once, as shards or by the same command: they share its chunks, and whoever finishes
+last makes the record whole.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
 from typing import Any
 
 from omegaconf import DictConfig
 
-from lgap_bench.cell.config import Cell
+from lgap_bench.cell.config import SHARING, Cell
 from lgap_bench.cell.identity import identity, record_id
 from lgap_bench.cell.instantiate import check_signatures
 from lgap_bench.cell.prepare import prepare
 from lgap_bench.evaluate.lower import compare, made_by_other_code
+from lgap_bench.evaluate.share import nobody_at
 from lgap_bench.logger.base import SILENT, Loggers
 from lgap_bench.record import Record
 from lgap_bench.report.grid import draw_grid
+from lgap_bench.runtime import lease
 from lgap_bench.runtime.device import Device, configure, find_device
-from lgap_bench.runtime.files import locked, writable
+from lgap_bench.runtime.files import writable
 
 
 def run_cell(
     cfg: DictConfig, choices: Mapping[str, str], overrides: Sequence[str] = (), loggers: Loggers = SILENT
 ) -> Record:
     """Measure one cell, or answer from its record. Raises ValueError in one line for anything the user can mend.
+
+    A shard measures its own chunks. As long as others are missing the record that is returned is not `complete`, and
+    its `missing` says which.
 
     `overrides` are what the user asked for, kept beside the record so that tables find it by its experiment.
     """
@@ -36,17 +46,12 @@ def run_cell(
         configure(cell.tf32, cell.threads)
         check_signatures(cell)
         writable(cell.outputs / "records")
-    if not record.settled:  # a kill may have left a finished record with chunks beside it, or without its picture
-        with locked(cell.outputs, record.folder.name, cell.title):
-            if not record.complete:  # another job may have measured it while this one waited
-                measure(cell, record, identified, device, loggers)
-                compare(record, cell.outputs)
-            record.check(cell.keep_images)
-            draw_grid(record, record.classes())
-            record.tidy()
-    record.check(cell.keep_images)
-    if cell.names.experiment:
-        record.request(cell.names.experiment, list(overrides))
+        if _has_work(cell, record):
+            measure(cell, record, identified, device, loggers)
+    if record.complete:
+        _settle(cell, record)
+    if cell.names.experiment and record.folder.exists():
+        record.request(cell.names.experiment, [word for word in overrides if not _says_whose(word)])
     return record
 
 
@@ -55,7 +60,7 @@ def measure(
 ) -> None:
     """Build the parts (training what has to be trained), evaluate, save; the loggers hear of it."""
     from lgap_bench.build import build  # here, since these bring torch, and a recorded cell answers without it
-    from lgap_bench.evaluate.loop import evaluate
+    from lgap_bench.evaluate.loop import evaluate, gathered
     from lgap_bench.evaluate.summary import finish
 
     began = time.monotonic()
@@ -64,11 +69,62 @@ def measure(
         loggers.phase(f"{cell.title}: its code has changed since record {earlier}, measured anew")
     try:
         parts = build(cell, device, loggers)
-        record.begin(cell.plain(), identified)
+        with _alone(cell, record):
+            if not record.complete:
+                record.begin(cell.plain(), identified)
         chunks = evaluate(parts, cell, record, device, loggers)
-        finish(record, chunks, parts, cell, device, began)
+        with _alone(cell, record):
+            record.refresh()
+            if not record.complete and (every := gathered(parts, cell, record, chunks)) is not None:
+                record.begin(cell.plain(), identified)  # another worker's error may have taken it away
+                finish(record, every, parts, cell, device, began)
+                compare(record, cell.outputs)
     except BaseException as error:
         loggers.failed(error)
-        record.abandon()
+        _abandon(cell, record)
         raise
-    loggers.finished(record)
+    if record.complete:
+        loggers.finished(record)
+    else:
+        loggers.waits(record)
+
+
+def _has_work(cell: Cell, record: Record) -> bool:
+    """Whether this call has chunks to compute, or all are there and nobody has put them together."""
+    missing = record.missing(cell.chunks, cell.shards, cell.keep_images)
+    return not missing or (cell.shard or 0) in missing
+
+
+def _settle(cell: Cell, record: Record) -> None:
+    """Finish what a kill may have left undone at a whole record: its picture, chunks beside it, leases of the dead."""
+    if not record.settled or lease.held(cell.outputs, record.folder.name):
+        with _alone(cell, record):
+            record.check(cell.keep_images)
+            if not record.settled:
+                draw_grid(record, record.classes())
+            record.tidy()
+            nobody_at(cell, record)
+    record.check(cell.keep_images)
+
+
+def _alone(cell: Cell, record: Record) -> AbstractContextManager[lease.Lease]:
+    """The record's own lease: for what one worker at a time may do, which takes seconds, never for chunks."""
+    return lease.lease(cell.outputs, record.folder.name, cell.title)
+
+
+def _abandon(cell: Cell, record: Record) -> None:
+    """After an error: no trace of a record that nobody has a chunk of, unless others are at it."""
+    with suppress(OSError):  # the error is told, not what comes of it: a full disk has no room for a lease either
+        held = lease.take(lease.path(cell.outputs, record.folder.name))
+        if held is None:
+            return
+        try:
+            if nobody_at(cell, record):
+                record.abandon()
+        finally:
+            held.let_go()
+
+
+def _says_whose(override: str) -> bool:
+    """Whether an override only says whose chunks a call computes: every shard asks for the same cell."""
+    return override.lstrip("+").partition("=")[0] in SHARING

@@ -2,7 +2,7 @@
 
 outputs/records/<id>/   config.yaml      the resolved config
                         identity.json    all that can change the numbers; <id> is its hash
-                        chunks/*.npz     finished chunks, while the cell runs
+                        chunks/*.npz     finished chunks, while the cell runs, by one worker or several
                         samples.parquet  one row per sample
                         summary.json     the cell's numbers, and the SHA-256 of samples.parquet
                         lower.json       the lowest number that another attack found on the same defense and images
@@ -27,9 +27,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lgap_bench.runtime import files
+from lgap_bench.runtime.columns import Chunk, table
 from lgap_bench.task.single_label import SINGLE_LABEL
 
-Chunk = dict[str, NDArray[Any]]
 SEALED = {"samples": "samples.parquet", "identity": "identity.json"}  # by summary.json
 CONFIG = "config.yaml"  # sealed by run.json: it holds paths and threads, and equal cells have equal summaries
 PICTURES = 8  # images of the first chunk that are kept for the grid
@@ -51,7 +51,7 @@ class Record:
         return (self.folder / "summary.json").exists()
 
     def begin(self, config: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
-        """Create the folder and write what identifies the cell; what an earlier kill has left goes."""
+        """Create the folder and write what identifies the cell; what kills have left goes. Call it under the record's lease."""
         (self.folder / "chunks").mkdir(parents=True, exist_ok=True)
         files.tidy(self.folder)
         files.write_json(self.folder / "identity.json", identity)
@@ -64,9 +64,12 @@ class Record:
         record, or a part of one would make a whole record of the wrong samples.
         """
         file = self._chunk_file(index)
-        if not file.exists():
-            return None
-        chunk = files.read_npz(file, "it is computed again")
+        try:
+            chunk = files.read_npz(file, "it is computed again")
+        except ValueError:
+            if not file.exists():  # not made yet; or another worker has made the record whole in the meantime
+                return None
+            raise
         stamp = str(chunk.pop("stamp", ""))
         held: list[int] = chunk.get("id", np.empty(0)).tolist()
         if stamp != self._stamp(index, chunk) or held != list(ids):
@@ -79,6 +82,25 @@ class Record:
         """Write a chunk so that a kill leaves either the whole file or none; it says whose it is."""
         files.write_npz(self._chunk_file(index), {**chunk, "stamp": np.asarray(self._stamp(index, chunk))})
 
+    def missing(self, chunks: int, shards: int = 1, images: bool = False) -> dict[int, list[int]]:
+        """Which of the cell's chunks are not finished, by shard; a whole record misses none.
+
+        `images`: one that was made without its attacked images is not. Only names are read, so it is cheap, and on a
+        network file system as old as its client's memory of the folder: see `refresh`.
+        """
+        left: dict[int, list[int]] = {}
+        for index in [] if self.complete else range(chunks):
+            file = self._chunk_file(index)
+            if not file.exists() or (images and not files.has_array(file, "image_attacked")):
+                left.setdefault(index % shards, []).append(index)
+        return left
+
+    def refresh(self) -> None:
+        """Let a client of a network file system look at the record anew: what others have made may not show yet."""
+        for folder in (self.folder, self.folder / "chunks"):
+            with suppress(OSError):  # not there, or gone by now
+                files.clock(folder)
+
     def _stamp(self, index: int, chunk: Chunk) -> str:
         """Whose chunk it is, the how manieth, and what is in it."""
         digest = hashlib.sha256()
@@ -89,7 +111,7 @@ class Record:
     def finish(self, chunks: list[Chunk], summary: dict[str, Any], run: Mapping[str, Any]) -> None:
         """Merge the chunks into samples.parquet, write the pictures, then the summary that makes the record whole."""
         samples = self.folder / "samples.parquet"
-        files.write_parquet(samples, _table(chunks))
+        files.write_parquet(samples, table(chunks))
         pictures = {
             key.removeprefix("picture_"): value for key, value in chunks[0].items() if key.startswith("picture_")
         }
@@ -111,13 +133,16 @@ class Record:
         return kept and not any(self.folder.glob("*.part"))
 
     def tidy(self) -> None:
-        """Remove what a kill may leave beside a finished record, under its lock: its chunks, and files half written."""
+        """Remove what a kill may leave beside a finished record, under its lease: its chunks, and files half written."""
         if self.complete:
             shutil.rmtree(self.folder / "chunks", ignore_errors=True)
             files.tidy(self.folder)
 
     def abandon(self) -> None:
-        """Remove a record of which no chunk was finished: an error before the first leaves no empty folder behind."""
+        """Remove a record of which no chunk was finished: an error before the first leaves no empty folder behind.
+
+        Call it under the record's lease, while nobody works at a chunk of it.
+        """
         if self.complete or any((self.folder / "chunks").glob("*.npz")):
             return
         shutil.rmtree(self.folder / "chunks", ignore_errors=True)
@@ -267,20 +292,3 @@ def records(outputs: Path) -> list[Record]:
     """All finished records below an outputs folder, in the order of their ids."""
     folders = sorted((outputs / "records").glob("*/summary.json"))
     return [Record(file.parent) for file in folders]
-
-
-def _table(chunks: list[Chunk]) -> dict[str, list[Any]]:
-    """Columns of all chunks; (K, B) arrays become one list of K per sample."""
-    columns = {}
-    for name in dict.fromkeys(name for chunk in chunks for name in chunk):
-        if name.startswith(("picture_", "image_", "probe_")) or name in ("seconds", "notes"):
-            continue
-        columns[name] = [row for chunk in chunks for row in _rows(chunk, name)]
-    return columns
-
-
-def _rows(chunk: Chunk, name: str) -> list[Any]:
-    """One value per sample; nothing where a chunk lacks the column (a library's own count, when all samples failed)."""
-    if name not in chunk:
-        return [None] * len(chunk["id"])
-    return (chunk[name].T if chunk[name].ndim == 2 else chunk[name]).tolist()

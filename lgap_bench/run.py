@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from functools import partial
 from importlib import import_module
@@ -20,7 +21,7 @@ from lgap_bench.logger.base import Logger
 from lgap_bench.logger.configured import configured
 from lgap_bench.measure import run_cell
 from lgap_bench.record import Record
-from lgap_bench.report.screen import one_screen
+from lgap_bench.report.screen import not_whole, one_screen
 from lgap_bench.runtime.errors import Refused, is_user_error, one_line_errors
 from lgap_bench.sweep import command
 from lgap_bench.sweep.job import Outcome, tracked
@@ -40,25 +41,36 @@ def job(cfg: DictConfig) -> Outcome | None:
     return tracked(Path(own.sweep.dir), own.job.num, list(own.overrides.task), partial(cell, cfg))
 
 
-def cell(cfg: DictConfig, *more: Logger) -> Record | None:
-    """Measure a cell and print it, or with `dry=true` only say what it would need; `more` loggers hear of it too."""
+def cell(cfg: DictConfig, *more: Logger) -> tuple[Record | None, str]:
+    """Measure a cell and print it, or with `dry=true` only say what it would need; `more` loggers hear of it too.
+
+    Returns its record, whole or waiting for other shards, and what was printed.
+    """
     own = HydraConfig.get()
     if own.job.chdir:
         raise ValueError(CHDIR)
     choices = own.runtime.choices
     if cfg.dry:
-        print(dry(resolve(cfg, choices)))
-        return None
+        print(text := dry(resolve(cfg, choices)))
+        return None, text
     loggers = configured(cfg.logger, more)
     try:
         record = run_cell(cfg, choices, own.overrides.task, loggers)
     finally:
         loggers.closed()
-    print(one_screen(record))
-    return record
+    print(text := told(record, cfg))
+    return record, text
 
 
 app = hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)
+
+
+def told(record: Record, cfg: DictConfig) -> str:
+    """A cell's numbers; of a shard whose cell is not whole yet what is missing."""
+    if record.complete:
+        return one_screen(record)
+    chunks = math.ceil(cfg.n / cfg.chunk)
+    return not_whole(record.missing(chunks, cfg.shards, cfg.keep_images), cfg.shard or 0, cfg.shards, chunks)
 
 
 def main() -> None:

@@ -215,8 +215,13 @@ def test_two_jobs_that_ask_at_once_train_once(tmp_path):
     jobs = [subprocess.Popen([*call, f"seed={seed}"], stderr=subprocess.PIPE, text=True) for seed in (0, 1)]
     errors = [job.communicate(timeout=300)[1] for job in jobs]
     assert [job.returncode for job in jobs] == [0, 0], errors
-    trained = [error.count("finetune: epoch") for error in errors]
+    trained = [sum(line.startswith("finetune: epoch") for line in error.splitlines()) for error in errors]
     assert sorted(trained) == [0, 3], "both trained"
+    waited = errors[trained.index(0)]
+    assert waited.count("another process is at it (process ") == 1, waited
+    assert "finetune of digits/standard: finetune: epoch 2/3" in waited, "who waits does not hear how far it is"
+    assert not (tmp_path / "locks").exists()
+    assert not list(tmp_path.rglob("progress.txt"))
     assert len(list((tmp_path / "records").iterdir())) == 2
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow.parquet as parquet
 import pytest
 from cells import SMALL, called, only_record, run
+from workers import GONE
 
 from lgap_bench.evaluate.lower import compare
 from lgap_bench.record import Record
@@ -297,8 +298,8 @@ def test_a_damaged_chunk_is_named_and_without_it_the_cell_resumes_to_the_same_re
 def test_leftovers_beside_a_finished_record_go_with_the_next_call(outputs: Path, folder: Path) -> None:
     (folder / "chunks").mkdir()
     (folder / "chunks" / "00000.npz").write_bytes(b"anything")
-    for name in ("summary.json.123.part", "samples.parquet.9.part"):
-        (folder / name).write_bytes(b"half")
+    for name in ("summary.json", "samples.parquet"):
+        (folder / f"{name},{GONE.name}.part").write_bytes(b"half")
     (folder / "grid.png").unlink()
     (outputs / "locks").mkdir()
     (outputs / "locks" / f"{folder.name}.lock").touch()
@@ -313,14 +314,14 @@ def test_an_empty_folder_under_a_cells_name_is_filled(outputs: Path, folder: Pat
     held = contents(folder)
     shutil.rmtree(folder)
     (folder / "chunks").mkdir(parents=True)
-    (folder / "identity.json.77.part").write_bytes(b"{")
+    (folder / f"identity.json,{GONE.name}.part").write_bytes(b"{")
     assert again(outputs) == ""
     assert contents(folder) == held
     assert not list(folder.glob("*.part"))
 
 
 @pytest.mark.slow
-def test_a_killed_cell_leaves_a_lock_that_the_next_call_takes(tmp_path: Path) -> None:
+def test_a_killed_cell_leaves_a_lease_that_the_next_call_takes(tmp_path: Path) -> None:
     words = ["run", *CELL, "attack.steps=100", f"outputs={tmp_path}"]
     process = subprocess.Popen([sys.executable, "-m", "lgap_bench.cli", *words], stderr=subprocess.DEVNULL)
     while not list(tmp_path.glob("records/*/chunks/00000.npz")):

@@ -129,7 +129,7 @@ def test_a_failing_gradient_is_a_recorded_state_and_never_robust(tmp_path):
     record = Record(tmp_path)
     record.begin(cell.plain(), {})
     parts = Parts(data, defense, Explodes(), Full(defense), Threat("linf", 0.1))
-    result = summarise(evaluate(parts, cell, record, CPU), data.task)
+    result = summarise(list(evaluate(parts, cell, record, CPU).values()), data.task)
     assert result["failed"] == 1
     assert result["status"] == "partial"
     assert result["robust"]["mean"] == 100.0

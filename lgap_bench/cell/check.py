@@ -21,6 +21,7 @@ def check(cell: Cell) -> None:
     _check_subset(cell)
     check_limits({**cell.numbers, **{group: getattr(cell, group) for group in GROUPS}, **cell.stages})
     _check_threads(cell)
+    _check_shards(cell)
     _check_words(cell)
     _check_budget(cell)
     _check_sizes(cell)
@@ -34,6 +35,19 @@ def _check_threads(cell: Cell) -> None:
     if cell.threads is not None and cores is not None and cell.threads > cores:
         raise ValueError(
             f"threads={cell.threads} is more than this machine's {cores} cores: use threads={cores} or null"
+        )
+
+
+def _check_shards(cell: Cell) -> None:
+    """A shard that has no chunk is no error: the cells of a sweep differ in size."""
+    shard, shards = cell.shard, cell.shards
+    if shard is None and shards > 1:
+        raise ValueError(
+            f"shards={shards} without a shard: write -m 'shard=range(0,{shards})' shards={shards}, or leave both away to measure the whole cell"
+        )
+    if shard is not None and shard >= shards:
+        raise ValueError(
+            f"shard={shard} is not below shards={shards}: shards are counted from 0, write -m 'shard=range(0,{shards if shards > 1 else shard + 1})' shards={shards if shards > 1 else shard + 1}"
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,10 +12,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from lgap_bench.cell.about import about, check_about
 from lgap_bench.cell.form import check_given, check_groups, check_paths, check_targets, outputs_folder
-from lgap_bench.cell.values import check_limits
+from lgap_bench.cell.values import ABOUT, check_limits
 
 Config = dict[str, Any]  # one part's settings as composed: its own keys, and `_about_`
 GROUPS = ("dataset", "classifier", "purifier", "attack", "view", "threat")
+SHARING = ("shard", "shards")  # whose work a chunk is: it changes neither the record nor what the record says
 STAGES = ("train", "finetune")  # in this order; both are null for a classifier that is used as it comes
 # Parts inside a purifier or view, and the group that chooses each.
 INNER = {
@@ -73,6 +75,8 @@ class Cell:
     tf32: bool
     threads: int | None
     dry: bool
+    shard: int | None
+    shards: int
     outputs: Path
     numbers: Config  # the top level's keys and limits, as composed
 
@@ -86,15 +90,30 @@ class Cell:
         return {name: recipe for name in STAGES if (recipe := self.stage(name)) is not None}
 
     @property
+    def chunks(self) -> int:
+        """How many chunks the images make."""
+        return math.ceil(self.n / self.chunk)
+
+    @property
+    def share(self) -> range:
+        """The chunks that are this call's work: those of its shard, every `shards`th, or all."""
+        return range(self.shard or 0, self.chunks, self.shards)
+
+    @property
     def title(self) -> str:
         """What a person calls it while it runs."""
         return f"{self.names.purifier} under {self.names.attack}"
 
     def plain(self) -> dict[str, Any]:
-        """All of it as plain data, for the record's config.yaml: the parts, the numbers and the chosen names."""
+        """All of it as plain data, for the record's config.yaml: the parts, the numbers and the chosen names.
+
+        Without shards: any of them may write it.
+        """
         parts = {key: getattr(self, key) for key in (*GROUPS, *STAGES)}
         names = {f"{key}_name": name for key, name in asdict(self.names).items()}
-        return {**self.numbers, **parts, **names}
+        numbers = {key: value for key, value in self.numbers.items() if key not in SHARING}
+        limits = {key: limit for key, limit in about(self.numbers, "limits", {}).items() if key not in SHARING}
+        return {**numbers, ABOUT: {**self.numbers[ABOUT], "limits": limits}, **parts, **names}
 
 
 def resolve(cfg: DictConfig, choices: Mapping[str, str]) -> Cell:

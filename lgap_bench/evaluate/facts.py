@@ -40,10 +40,20 @@ def shown_view(cell: Cell) -> str:
 
 
 def run_facts(chunks: Sequence[Chunk], began: float, device: Device) -> dict[str, Any]:
-    """run.json: nothing that identifies. `began` is the call's `time.monotonic()`."""
+    """run.json: nothing that identifies, neither a cell nor a machine. `began` is the call's `time.monotonic()`.
+
+    `seconds` are the chunks', whoever computed them and however many did so at once; `seconds_of_last_call` are those of the
+    call that made the record whole, its start and its waiting included.
+    """
+    seconds = [round(float(chunk["seconds"]), 3) for chunk in chunks]
+    memory = [
+        float(chunk["peak_memory_mib"]) for chunk in chunks if "peak_memory_mib" in chunk
+    ]  # chunks of earlier versions have none
     return {
         "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "seconds": round(sum(float(chunk["seconds"]) for chunk in chunks), 3),
+        "seconds": round(sum(seconds), 3),
+        "chunk_seconds": seconds,
+        "peak_memory_mib": round(max(memory), 1) if memory else None,
         "seconds_of_last_call": round(time.monotonic() - began, 3),
         "device": device.kind,
         "lgap-bench": __version__,

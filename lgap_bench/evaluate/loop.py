@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -14,38 +15,64 @@ from lgap_bench.cell.config import Cell
 from lgap_bench.evaluate.contract import check_contracts, check_gradient, check_labels
 from lgap_bench.evaluate.diagnose import gradient_columns, notes, probe, reach_columns
 from lgap_bench.evaluate.score import attacked_wrongness, scored
+from lgap_bench.evaluate.share import shared
 from lgap_bench.logger.base import SILENT, Done, Loggers
 from lgap_bench.noise import streams
 from lgap_bench.record import PICTURES, Chunk, Record
-from lgap_bench.runtime.device import Device
+from lgap_bench.runtime.device import Device, peak_memory
 
 
-def evaluate(parts: Parts, cell: Cell, record: Record, device: Device, loggers: Loggers = SILENT) -> list[Chunk]:
-    """Attack and score the first n samples, chunk by chunk; finished chunks are taken from the record.
+def evaluate(parts: Parts, cell: Cell, record: Record, device: Device, loggers: Loggers = SILENT) -> dict[int, Chunk]:
+    """Attack and score this call's share of the first n samples, chunk by chunk; finished chunks are taken from the record.
 
-    Returns the chunks: per-sample columns and, for the first images, pictures.
+    Returns the chunks by index: per-sample columns and, for the first images, pictures. Where other workers have made the
+    record whole in the meantime they may be fewer.
     """
     if cell.n > len(parts.dataset):
         raise ValueError(f"n={cell.n} is more than dataset={cell.names.dataset} has: {len(parts.dataset)} images")
     check_labels(parts, cell)
-    first = _problem(parts, cell, slice(0, min(cell.chunk, cell.n)), device)
+    first = _problem(parts, cell, rows_of(cell, 0), device)
     check_contracts(parts, cell, first)
     check_gradient(parts, cell, first)
-    chunks: list[Chunk] = []
+    chunks: dict[int, Chunk] = {}
     began, fresh = time.monotonic(), 0
-    for index, start in enumerate(range(0, cell.n, cell.chunk)):
-        rows = slice(start, min(start + cell.chunk, cell.n))
-        chunk = record.chunk(index, parts.dataset.ids[rows].tolist())
-        if chunk is None or (cell.keep_images and "image_attacked" not in chunk):
-            at = time.monotonic()
-            chunk = _chunk(parts, cell, rows, device)
-            chunk["seconds"] = np.asarray(time.monotonic() - at)
-            record.save_chunk(index, chunk)
-            fresh += rows.stop - start
-        chunks.append(chunk)
+    images = sum(len(range(cell.n)[rows_of(cell, index)]) for index in cell.share)
+
+    def make(index: int) -> Chunk:
+        at = time.monotonic()
+        chunk = _chunk(parts, cell, rows_of(cell, index), device)
+        chunk["seconds"] = np.asarray(time.monotonic() - at)
+        return {**chunk, "peak_memory_mib": np.asarray(peak_memory(device))}
+
+    for index, chunk, new in shared(cell, record, lambda index: found(parts, cell, record, index), make):
+        chunks[index] = chunk
+        fresh += len(chunk["id"]) if new else 0
+        done = sum(len(each["id"]) for each in chunks.values())
         pace = (time.monotonic() - began) / max(fresh, 1)
-        loggers.chunk(Done(index, rows.stop, cell.n, _robust_so_far(parts, chunks), pace * (cell.n - rows.stop)))
+        loggers.chunk(Done(index, done, images, _robust_so_far(parts, list(chunks.values())), pace * (images - done)))
     return chunks
+
+
+def found(parts: Parts, cell: Cell, record: Record, index: int) -> Chunk | None:
+    """A finished chunk, with its images where the cell keeps them; None where it has to be computed."""
+    chunk = record.chunk(index, parts.dataset.ids[rows_of(cell, index)].tolist())
+    return None if chunk is None or (cell.keep_images and "image_attacked" not in chunk) else chunk
+
+
+def gathered(parts: Parts, cell: Cell, record: Record, own: Mapping[int, Chunk]) -> list[Chunk] | None:
+    """All chunks of the cell in their order, with those that others have made; None as long as one is missing."""
+    missing = [index for left in record.missing(cell.chunks, images=cell.keep_images).values() for index in left]
+    if set(missing) - own.keys():
+        return None  # without reading the others for nothing
+    chunks = [own.get(index) or found(parts, cell, record, index) for index in range(cell.chunks)]
+    there = [chunk for chunk in chunks if chunk is not None]
+    return there if len(there) == cell.chunks else None
+
+
+def rows_of(cell: Cell, index: int) -> slice:
+    """The samples of a chunk."""
+    start = index * cell.chunk
+    return slice(start, min(start + cell.chunk, cell.n))
 
 
 def _chunk(parts: Parts, cell: Cell, rows: slice, device: Device) -> Chunk:

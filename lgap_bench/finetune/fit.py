@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,12 +30,21 @@ class Progress:
 
 
 def fit(
-    model: nn.Module, train: Images, validation: Images, recipe: Recipe, folder: Path, name: str, device: str, say: Say
+    model: nn.Module,
+    train: Images,
+    validation: Images,
+    recipe: Recipe,
+    folder: Path,
+    name: str,
+    device: str,
+    say: Say,
+    check: Callable[[], None] = lambda: None,
 ) -> Progress:
     """Train and leave the best epoch's weights in folder/model.safetensors; a killed call resumes at its last epoch.
 
     Batch order, augmentation and dropout of epoch e follow from (recipe.seed, e) alone, so a resumed training ends with
-    the same weights; whoever calls deletes folder/state.pt once the result is safe. Epoch 0 of the curve is the classifier before training; it is never chosen as the best.
+    the same weights; whoever calls deletes folder/state.pt once the result is safe. `check` is called before an epoch is saved, and may raise.
+    Epoch 0 of the curve is the classifier before training; it is never chosen as the best.
     Raises ValueError if loss, weights or logits stop being finite; the best weights so far stay in the folder.
     """
     model.to(device).requires_grad_(True)
@@ -54,6 +64,7 @@ def fit(
                 else "no epoch was finished"
             )
             raise ValueError(f"{name}.lr={recipe.lr}: {error} in epoch {epoch + 1}: {kept}; lower {name}.lr") from None
+        check()
         progress.curve.append(line)
         if line["validation"] > progress.best_accuracy:
             progress.best, progress.best_accuracy = epoch + 1, line["validation"]

@@ -5,6 +5,7 @@ outputs/weights/<id>/   identity.json       all that can change the weights; <id
                         curve.csv, .png     loss and accuracies by epoch
                         summary.json        best epoch, accuracies, SHA-256 of the weights; written last
                         state.pt            while it trains: what a killed training resumes from
+                        progress.txt        while it trains: the last line, for those who wait for it
 outputs/purified/<id>/  purified training and validation images
 """
 
@@ -13,6 +14,7 @@ from __future__ import annotations
 import csv
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +30,8 @@ from lgap_bench.finetune.images import Images, Say, clean, purified, require_sam
 from lgap_bench.finetune.recipe import Recipe
 from lgap_bench.runtime import weights as weight_files
 from lgap_bench.runtime.device import Device
-from lgap_bench.runtime.files import locked, tidy, write_json
+from lgap_bench.runtime.files import tidy, write_json, write_text
+from lgap_bench.runtime.lease import Lease, lease
 
 
 def trained(cell: Cell, classifier: nn.Module, device: Device, say: Say) -> nn.Module:
@@ -55,26 +58,35 @@ def summaries(cell: Cell, device: Device) -> dict[str, Any]:
 
 
 def make(cell: Cell, name: str, classifier: nn.Module, device: Device, say: Say) -> Path:
-    """Train one stage unless its weights are there; returns their folder. Two jobs that ask at once make it once."""
-    folder = folder_of(cell, name, device)
-    with locked(cell.outputs, folder.name, f"{name} of {cell.names.classifier}"):
+    """Train one stage unless its weights are there; returns their folder. Two jobs that ask at once make it once.
+
+    Whoever waits for the other hears how far it is. Raises ValueError where this process was stopped for so long that
+    another took the training over.
+    """
+    folder, what = folder_of(cell, name, device), f"{name} of {cell.names.classifier}"
+    told = folder / "progress.txt"
+    with lease(cell.outputs, folder.name, what, lambda: _line(told)) as held:
         if (folder / "summary.json").exists():
             _summary(folder)
         else:
             folder.mkdir(parents=True, exist_ok=True)
             tidy(folder)
-            _run(cell, name, classifier, folder, device, say)
+            _run(cell, name, classifier, folder, device, _telling(say, told), lambda: _require(held, what))
+        told.unlink(missing_ok=True)
     return folder
 
 
-def _run(cell: Cell, name: str, classifier: nn.Module, folder: Path, device: Device, say: Say) -> None:
+def _run(
+    cell: Cell, name: str, classifier: nn.Module, folder: Path, device: Device, say: Say, check: Callable[[], None]
+) -> None:
+    """`check` raises where the training is no longer this process' to write."""
     began = time.monotonic()
     recipe: Recipe = instantiate(cell.stages[name])
     write_json(folder / "identity.json", stage_identity(cell, name, device.kind))
     if name == "train":
         _fresh(classifier, recipe.seed)
     images = {split: _images(cell, recipe, split, device, say) for split in ("train", "validation")}
-    progress = fit(classifier, images["train"], images["validation"], recipe, folder, name, device.torch, say)
+    progress = fit(classifier, images["train"], images["validation"], recipe, folder, name, device.torch, say, check)
     _curve(folder, progress, f"{name} of {cell.names.classifier}: {getattr(cell.names, name)}")
     summary = {
         "stage": name,
@@ -89,6 +101,31 @@ def _run(cell: Cell, name: str, classifier: nn.Module, folder: Path, device: Dev
     }
     write_json(folder / "summary.json", summary)
     (folder / "state.pt").unlink(missing_ok=True)
+
+
+def _require(held: Lease, what: str) -> None:
+    if not held.held:
+        raise ValueError(
+            f"{what}: this process was stopped for so long that another one took over: call again, it goes on where that one is"
+        )
+
+
+def _telling(say: Say, file: Path) -> Say:
+    """Say it, and leave it in a file for those who wait."""
+
+    def both(text: str) -> None:
+        write_text(file, text + "\n")
+        say(text)
+
+    return both
+
+
+def _line(file: Path) -> str | None:
+    """What another process said last, or None."""
+    try:
+        return file.read_text().strip() or None
+    except OSError:
+        return None
 
 
 def _fresh(classifier: nn.Module, seed: int) -> None:
@@ -117,7 +154,7 @@ def _images(cell: Cell, recipe: Recipe, split: str, device: Device, say: Say) ->
 
     # Validation is purified once, whatever the training images are.
     n, copies = (recipe.n, recipe.copies) if split == "train" else (None, 1)
-    with locked(cell.outputs, f"{folder.name}-{split}", f"purified {split} images"):
+    with lease(cell.outputs, f"{folder.name}-{split}", f"purified {split} images"):
         return purified(data, purifier, folder, identity, n, copies, recipe.batch, cell.max_rows, device.torch, say)
 
 

@@ -16,7 +16,7 @@ class Done:
 
     Attributes:
         index: of the chunk that was finished last, or taken from the record.
-        images, n: samples that are scored, and all of them.
+        images, n: samples of this call's share that are scored, and all of them: the cell's, or its shard's.
         robust: accuracy so far in percent, over the samples whose attack did not fail; NaN where all failed.
         left: seconds to go, by the pace of this call.
     """
@@ -32,7 +32,7 @@ class Logger:
     """Base class: hears everything, says nothing. A logger overrides what it wants to know.
 
     In a cell's order: `preparing`; `started`, `phase`, `step` and `chunk` as often as there is something to tell, then one
-    of `finished` and `failed`; `closed` in any case. A cell that answers from its record tells no more than the first and
+    of `finished`, `waits` and `failed`; `closed` in any case. A cell that answers from its record tells no more than the first and
     the last.
     """
 
@@ -53,6 +53,9 @@ class Logger:
 
     def finished(self, record: Record) -> None:
         """The record is whole."""
+
+    def waits(self, record: Record) -> None:
+        """This call's shard is done, and the record is not whole before others are."""
 
     def failed(self, error: BaseException) -> None:
         """The cell ends here, with this error."""
@@ -90,6 +93,10 @@ class Loggers(Logger):
     def finished(self, record: Record) -> None:
         """Told to all."""
         self._tell("finished", record)
+
+    def waits(self, record: Record) -> None:
+        """Told to all."""
+        self._tell("waits", record)
 
     def failed(self, error: BaseException) -> None:
         """Told to all."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lgap_bench.record import Record
@@ -46,6 +46,17 @@ def one_screen(record: Record) -> str:
         lines.append(f"  partial: the attack failed on {s['failed']} samples, which count neither way")
     lines.append(f"  {run['seconds']:.1f} s   record and pictures: {record.folder}")
     return "\n".join(lines)
+
+
+def not_whole(missing: Mapping[int, Sequence[int]], shard: int, shards: int, chunks: int) -> str:
+    """What a person reads of a shard whose cell is not whole yet: which shards are missing, and how much of them.
+
+    `missing` is the record's, by shard; `chunks` how many the cell has.
+    """
+    own = len(range(shard, chunks, shards))
+    others = [f"{each} ({len(left)} of {len(range(each, chunks, shards))})" for each, left in missing.items()]
+    waits = f"waits for shard{'s' if len(others) > 1 else ''} {', '.join(others)}" if others else "is being made whole"
+    return f"shard {shard} of {shards}: {own - len(missing.get(shard, ()))} of {own} chunks done; the cell {waits}"
 
 
 def _classifier(summary: Mapping[str, Any]) -> str:

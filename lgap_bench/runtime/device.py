@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import resource
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,3 +57,13 @@ def configure(tf32: bool = False, threads: int | None = None) -> None:
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
     if threads:
         torch.set_num_threads(threads)
+
+
+def peak_memory(device: Device) -> float:
+    """MiB that this process has had at most: of the GPU's memory what torch allocated, else of the machine's."""
+    if device.torch == "cuda":
+        import torch
+
+        return torch.cuda.max_memory_allocated() / 2**20
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most / (2**20 if sys.platform == "darwin" else 2**10)  # macOS counts bytes, Linux KiB

@@ -1,4 +1,4 @@
-"""Every file that is written, written whole or not at all; and one process at a time where two would write the same."""
+"""Every file that is written, written whole or not at all, while others on this machine or another write beside it."""
 
 from __future__ import annotations
 
@@ -6,28 +6,30 @@ import errno
 import hashlib
 import json
 import os
-import sys
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lgap_bench.runtime.worker import read_worker, this_worker
+
+STALE = 90.0  # seconds without a sign of life after which a worker on another machine counts as gone
 FULL = (errno.ENOSPC, errno.EDQUOT)  # no space left, on the disk or of the user's share
 
 
 def write(path: Path, save: Callable[[IO[bytes]], object]) -> None:
     """Let `save` fill a file beside `path`, force it to the disk and put it in place: readers never see half a file.
 
-    A kill leaves `<name>.<process>.part`, which `tidy` removes; an error (a full disk) leaves nothing
+    A kill leaves `<name>,<worker>.part`, which `tidy` removes; an error (a full disk) leaves nothing
     and names the file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    part = path.with_name(f"{path.name},{this_worker().name}.part")
     try:
         with part.open("wb") as stream:
             save(stream)
@@ -82,6 +84,15 @@ def read_npz(file: Path, then: str) -> dict[str, NDArray[Any]]:
         raise ValueError(f"{file} is damaged ({one_line(error)}): delete this file, {then}") from None
 
 
+def has_array(file: Path, name: str) -> bool:
+    """Whether an .npz file holds an array of this name, without reading it; of a damaged one True: its reader says so."""
+    try:
+        with zipfile.ZipFile(file) as arrays:
+            return f"{name}.npy" in arrays.namelist()
+    except (OSError, zipfile.BadZipFile):
+        return True
+
+
 def one_line(error: Exception) -> str:
     """What an error says, or else its name."""
     return " ".join(str(error).split()) or type(error).__name__
@@ -99,9 +110,7 @@ def writable(folder: Path, key: str = "outputs") -> None:
     """Make the folder and raise ValueError if nothing can be written there."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f".probe-{os.getpid()}"
-        probe.touch()
-        probe.unlink()
+        clock(folder)
     except OSError as error:
         reason = error.strerror or str(error)
         raise ValueError(
@@ -109,41 +118,41 @@ def writable(folder: Path, key: str = "outputs") -> None:
         ) from None
 
 
+def clock(folder: Path) -> float:
+    """The time now of the file system that a folder is on, which is the clock of its files' times.
+
+    It makes a file and removes it, so a client of a network file system looks at the folder anew: what it had in
+    memory of the folder's files, or of their absence, counts no longer. Raises OSError where nothing can be written.
+    """
+    probe = folder / f".probe,{this_worker().name}"
+    probe.touch()
+    os.utime(probe)  # one that a kill has left is of an earlier time
+    now = probe.stat().st_mtime
+    probe.unlink(missing_ok=True)
+    return now
+
+
+def left_behind(path: Path, now: float) -> bool:
+    """Whether who made a file or folder named after him is gone; elsewhere: whether it was not touched for 90 seconds.
+
+    `now` is the file system's `clock`. Raises OSError if it is not there.
+    """
+    worker, here = read_worker(path.name), this_worker()
+    if worker is not None and (worker.host, worker.kernel) == (here.host, here.kernel) and worker.started:
+        return worker.gone  # however long the disk keeps it waiting
+    return now - path.stat().st_mtime > STALE
+
+
 def tidy(folder: Path) -> None:
-    """Remove what kills have left of files that were being written below a folder. Call it under the folder's lock."""
-    for part in folder.rglob("*.part"):
-        with suppress(OSError):  # somebody else tidies the same folder
-            part.unlink()
+    """Remove what kills have left of files that were being written below a folder; what the living write stays."""
+    parts = [*folder.rglob("*.part"), *folder.rglob(".probe,*")]
+    now = clock(folder) if parts else 0.0
+    for part in parts:
+        with suppress(OSError):  # put in place by now, or somebody else tidies the same folder
+            if left_behind(part, now):
+                part.unlink()
 
 
 def content_id(content: Mapping[str, Any]) -> str:
     """16 hex digits of the SHA-256 of plain data, whatever the order of its keys."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
-
-
-@contextmanager
-def locked(outputs: Path, name: str, what: str) -> Iterator[None]:
-    """Hold `outputs/locks/<name>.lock` while the block runs; whoever comes second waits, says so, and looks again.
-
-    The lock is the operating system's (`flock`), so it ends with the process that holds it, however that dies. On
-    several machines it needs a file system that carries `flock` (NFS 4, Lustre and GPFS do where it is switched on).
-    """
-    from filelock import FileLock, Timeout
-
-    folder = outputs / "locks"
-    folder.mkdir(parents=True, exist_ok=True)
-    file = folder / f"{name}.lock"
-    lock = FileLock(file)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        print(f"{what}: another process is at it, waiting for its result", file=sys.stderr, flush=True)
-        lock.acquire()
-    try:
-        yield
-        # Only after success: whoever waits on the file that is gone, and whoever makes a new one, find the result made.
-        file.unlink(missing_ok=True)
-    finally:
-        lock.release()
-    with suppress(OSError):  # not empty: others hold locks
-        folder.rmdir()

@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from lgap_bench.cell.form import outputs_folder
@@ -139,7 +140,7 @@ def end(folder: SweepFolder, words: Sequence[str]) -> int:
 
     Raises ValueError if no cell matched.
     """
-    jobs = folder.jobs()
+    jobs = with_shards(folder)
     if not jobs:
         discard(folder)
         raise ValueError(
@@ -150,6 +151,18 @@ def end(folder: SweepFolder, words: Sequence[str]) -> int:
     if all(job.state == CHECKED for job in jobs):  # nothing was measured
         discard(folder)
     return int(any(job.state not in GOOD for job in jobs))
+
+
+def with_shards(folder: SweepFolder) -> list[Status]:
+    """The sweep's jobs as they are; a shard whose cell has become whole since is done."""
+    whole = folder.path.parent.parent / "records"
+    jobs = folder.jobs()
+    return [
+        replace(job, state=DONE, sentence="")
+        if job.state == PART and (whole / job.record / "summary.json").exists()
+        else job
+        for job in jobs
+    ]
 
 
 def discard(folder: SweepFolder) -> None:
@@ -173,8 +186,10 @@ def told(name: str, jobs: Sequence[Status]) -> list[str]:
     words = telling(jobs)
     sentences: dict[tuple[str, str], list[Status]] = {}
     for job in jobs:
-        if job.state in BAD or job.state == PART:
+        if job.state in BAD:
             sentences.setdefault((job.state, job.sentence), []).append(job)
+    latest = {job.record: job for job in sorted(jobs, key=lambda job: job.ended) if job.state == PART}
+    lines += [f"  {job.title or job.record}: {job.sentence}" for job in latest.values()]
     for (state, text), members in sentences.items():
         lines.append(f"  {COUNTED[state]}: {text or 'no reason is known'}")
         lines += [f"    job {job.number}: {words[job.number]}" for job in members[:SHOWN]]

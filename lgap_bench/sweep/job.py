@@ -89,17 +89,18 @@ class StatusFile(Logger):
 
 
 def tracked(
-    folder: Path, number: int, overrides: Sequence[str], work: Callable[[StatusFile], Record | None]
+    folder: Path, number: int, overrides: Sequence[str], work: Callable[[StatusFile], tuple[Record | None, str]]
 ) -> Outcome:
     """Do a job's work and write what came of it.
 
-    `work` is given the logger that keeps the status file, and returns the cell's record, whole or waiting for other shards.
+    `work` is given the logger that keeps the status file, and returns the cell's record, whole or waiting for other shards,
+    and what was said of it.
     No error leaves here, so that the sweep goes on; an interruption does, once it is written down.
     """
     file = StatusFile(SweepFolder(folder), number, overrides)
     with beating(file.update):
         try:
-            record = work(file)
+            record, said = work(file)
         except KeyboardInterrupt as error:
             file.ended(INTERRUPTED, str(error) or "SIGINT")
             raise
@@ -112,10 +113,10 @@ def tracked(
             return _failed(file, sentence(error).removeprefix("lgap-bench: "), error)
     if record is None:
         return file.ended(CHECKED)
-    if not record.complete:
-        return file.ended(PART)
     measured = bool(file.status.record)  # only a cell that is measured tells its loggers
     file.status = replace(file.status, record=record.folder.name)
+    if not record.complete:
+        return file.ended(PART, said)
     return file.ended(DONE if measured else RECORDED)
 
 

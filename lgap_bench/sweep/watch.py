@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from lgap_bench.sweep.command import COUNTED, telling
+from lgap_bench.sweep.command import COUNTED, telling, with_shards
 from lgap_bench.sweep.status import BAD, GOOD, PART, RUNNING, Status, SweepFolder
 
 EVERY = 2.0  # seconds between two looks with --watch
@@ -27,12 +27,12 @@ def main() -> None:
         print("\n".join(_line_of(folder) for folder in sweeps(given.outputs)))
         return
     folder = chosen(given.outputs, given.sweep)
-    jobs = folder.jobs()
+    jobs = with_shards(folder)
     while given.watch and any(job.state not in (*GOOD, *BAD) for job in jobs):
         clear = "\033[2J\033[H" if sys.stdout.isatty() else ""
         print(clear + "\n".join(lines(folder, jobs)), flush=True)
         time.sleep(EVERY)
-        jobs = folder.jobs()
+        jobs = with_shards(folder)
     print("\n".join(lines(folder, jobs)))
     if any(job.state in BAD for job in jobs):
         sys.exit(1)
@@ -93,7 +93,7 @@ def _again(job: Status) -> str:
 
 
 def _line_of(folder: SweepFolder, jobs: Sequence[Status] | None = None) -> str:
-    held = folder.jobs() if jobs is None else jobs
+    held = with_shards(folder) if jobs is None else jobs
     count = Counter(job.state for job in held)
     told = ", ".join(f"{count[state]} {word}" for state, word in COUNTED.items() if count[state])
     return f"sweep {folder.name}: {len(held)} {'cell' if len(held) == 1 else 'cells'}: {told}"

@@ -42,7 +42,7 @@ def begun(cell: Cell, settings: Settings, outputs: Path) -> Record:
 
 def looped(parts: Parts, cell: Cell, settings: Settings, record: Record) -> list[Chunk]:
     """The loop over chunks, silent."""
-    return evaluate(parts, cell, record, _device(settings))
+    return list(evaluate(parts, cell, record, _device(settings)).values())
 
 
 def finished(parts: Parts, cell: Cell, settings: Settings, record: Record, chunks: list[Chunk]) -> None:

@@ -1,0 +1,26 @@
+"""Chunks, which are arrays by name, as the columns of one table."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from numpy.typing import NDArray
+
+Chunk = dict[str, NDArray[Any]]
+
+
+def table(chunks: list[Chunk]) -> dict[str, list[Any]]:
+    """Columns of all chunks; (K, B) arrays become one list of K per sample."""
+    columns = {}
+    for name in dict.fromkeys(name for chunk in chunks for name in chunk):
+        if name.startswith(("picture_", "image_", "probe_")) or name in ("seconds", "peak_memory_mib", "notes"):
+            continue
+        columns[name] = [row for chunk in chunks for row in _rows(chunk, name)]
+    return columns
+
+
+def _rows(chunk: Chunk, name: str) -> list[Any]:
+    """One value per sample; nothing where a chunk lacks the column (a library's own count, when all samples failed)."""
+    if name not in chunk:
+        return [None] * len(chunk["id"])
+    return (chunk[name].T if chunk[name].ndim == 2 else chunk[name]).tolist()
