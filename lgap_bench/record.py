@@ -2,7 +2,7 @@
 
 outputs/records/<id>/   config.yaml      the resolved config
                         identity.json    all that can change the numbers; <id> is its hash
-                        chunks/*.npz     finished chunks, while the cell runs
+                        chunks/*.npz     finished chunks, while the cell runs; <chunk>.journal/, what an unfinished one goes on from
                         samples.parquet  one row per sample
                         summary.json     the cell's numbers, and the SHA-256 of samples.parquet
                         lower.json       the lowest number that another attack found on the same defense and images
@@ -79,6 +79,10 @@ class Record:
         """Write a chunk so that a kill leaves either the whole file or none; it says whose it is."""
         files.write_npz(self._chunk_file(index), {**chunk, "stamp": np.asarray(self._stamp(index, chunk))})
 
+    def journal(self, index: int) -> Path:
+        """Where a chunk that is not finished keeps what it has computed; it goes with the chunk's end."""
+        return self._chunk_file(index).with_suffix(".journal")
+
     def _stamp(self, index: int, chunk: Chunk) -> str:
         """Whose chunk it is, the how manieth, and what is in it."""
         digest = hashlib.sha256()
@@ -117,8 +121,8 @@ class Record:
             files.tidy(self.folder)
 
     def abandon(self) -> None:
-        """Remove a record of which no chunk was finished: an error before the first leaves no empty folder behind."""
-        if self.complete or any((self.folder / "chunks").glob("*.npz")):
+        """Remove a record of which no chunk was finished or kept in part: an error before the first leaves no empty folder behind."""
+        if self.complete or any((self.folder / "chunks").rglob("*.npz")):
             return
         shutil.rmtree(self.folder / "chunks", ignore_errors=True)
         for name in ("identity.json", "config.yaml"):

@@ -35,6 +35,7 @@ class Expectation:
         member: the member's number in its ensemble.
         calls: how often noise was asked for.
         rows: their places in the problem that it began with.
+        told: calls of the view, as whoever watches is told.
     """
 
     problem: Problem
@@ -42,6 +43,7 @@ class Expectation:
     member: int
     calls: int = 0
     rows: list[int] = field(default_factory=list)
+    told: int = 0
 
     def __post_init__(self) -> None:
         self.rows = list(range(len(self.problem.x)))
@@ -59,6 +61,7 @@ class Expectation:
 
     def noise(self, draws: int) -> Noise:
         """Fresh `attack` noise at every call."""
+        self._tell()
         self.calls += 1
         return self.problem.stream("attack").draws(draws, self.member, self.calls)
 
@@ -109,6 +112,7 @@ class Expectation:
         The search keeps the lowest loss that it has seen and never measures it again: with fresh draws one lucky query
         would turn every later one away. The margin by which it would stop stays positive, so that no draw ends a sample.
         """
+        self._tell()
         self.calls += 1
         noise = self.problem.stream("attack").draws(self.draws, self.member, 0)
         logits = self.problem.view.query(x.to(self.problem.x.dtype), noise).float()
@@ -117,6 +121,10 @@ class Expectation:
             first = self.problem.ids[int((~torch.isfinite(margin)).nonzero()[0])]
             raise FloatingPointError(f"the logits of sample {first} are not finite")
         return torch.ones_like(margin), -margin
+
+    def _tell(self) -> None:
+        self.told += 1
+        self.problem.tell("call", self.told, None)
 
     def _query(self, x: Tensor, draws: int) -> Tensor:
         return self.problem.view.query(x.to(self.problem.x.dtype), self.noise(draws)).float()

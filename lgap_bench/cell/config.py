@@ -72,6 +72,7 @@ class Cell:
     dtype: str
     tf32: bool
     threads: int | None
+    save_every: float | None
     dry: bool
     outputs: Path
     numbers: Config  # the top level's keys and limits, as composed

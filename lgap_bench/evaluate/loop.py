@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lgap_bench.attack.journal import KEEPS_NOTHING, ChunkJournal, Journal, Remembers
 from lgap_bench.attack.problem import Parts, Problem
 from lgap_bench.cell.config import Cell
 from lgap_bench.evaluate.contract import check_contracts, check_gradient, check_labels
@@ -37,10 +39,12 @@ def evaluate(parts: Parts, cell: Cell, record: Record, device: Device, loggers: 
         rows = slice(start, min(start + cell.chunk, cell.n))
         chunk = record.chunk(index, parts.dataset.ids[rows].tolist())
         if chunk is None or (cell.keep_images and "image_attacked" not in chunk):
-            at = time.monotonic()
-            chunk = _chunk(parts, cell, rows, device)
-            chunk["seconds"] = np.asarray(time.monotonic() - at)
+            at, purifier = time.monotonic(), parts.defense.purifier
+            with purifier.remembering() as seen, _journal(cell, record, index, seen, loggers) as journal:
+                chunk = _chunk(parts, cell, rows, device, journal, loggers)
+            chunk["seconds"] = np.asarray(time.monotonic() - at + journal.answered)
             record.save_chunk(index, chunk)
+            journal.remove()
             fresh += rows.stop - start
         chunks.append(chunk)
         pace = (time.monotonic() - began) / max(fresh, 1)
@@ -48,9 +52,17 @@ def evaluate(parts: Parts, cell: Cell, record: Record, device: Device, loggers: 
     return chunks
 
 
-def _chunk(parts: Parts, cell: Cell, rows: slice, device: Device) -> Chunk:
+def _journal(cell: Cell, record: Record, index: int, seen: Remembers | None, loggers: Loggers) -> Journal:
+    """What keeps the calls of a chunk, so that a kill costs `save_every` seconds of them and not all."""
+    if cell.save_every is None:
+        return KEEPS_NOTHING
+    stamp = f"chunk {index} of record {record.folder.name}"
+    return ChunkJournal(record.journal(index), stamp, cell.save_every, loggers.phase, seen)
+
+
+def _chunk(parts: Parts, cell: Cell, rows: slice, device: Device, journal: Journal, loggers: Loggers) -> Chunk:
     """Everything about one run of samples."""
-    problem = _problem(parts, cell, rows, device)
+    problem = replace(_problem(parts, cell, rows, device), journal=journal, tell=loggers.step)
     x, ids, attack = problem.x, problem.ids, cell.names.attack
     x_adv, failed = _attacked(parts, problem)
     if attack != "none":
@@ -59,9 +71,11 @@ def _chunk(parts: Parts, cell: Cell, rows: slice, device: Device) -> Chunk:
     published = {name: flags.cpu().numpy() for name, flags in problem.published.items()}
     columns: Chunk = {"id": np.asarray(ids), "label": problem.y.cpu().numpy(), "failed": failed.cpu().numpy()}
     observed = {}
-    for name, images in (("clean", x), ("attacked", x_adv)):
+    for number, (name, images) in enumerate((("clean", x), ("attacked", x_adv))):
+        problem.tell("scoring", 1 + number, 3)
         found, observed[name] = scored(parts, cell, problem, images, name)
         columns |= found
+    problem.tell("scoring", 3, 3)
     columns["attacked_damage"] = attacked_wrongness(parts, cell, problem, x_adv)
     delta = (x_adv - x).flatten(1)
     columns["linf"] = delta.abs().amax(1).double().cpu().numpy()
