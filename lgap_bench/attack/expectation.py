@@ -61,7 +61,6 @@ class Expectation:
 
     def noise(self, draws: int) -> Noise:
         """Fresh `attack` noise at every call."""
-        self._tell()
         self.calls += 1
         return self.problem.stream("attack").draws(draws, self.member, self.calls)
 
@@ -78,6 +77,7 @@ class Expectation:
 
     def logits_label_first(self, x: Tensor) -> Tensor:
         """Mean logits (B, classes) with the label's on top, so that the library's k-th class is never the label."""
+        self._tell()
         return self._query(x, self.draws).mean(0).scatter(1, self.problem.y[:, None], torch.inf)
 
     # What APGD calls where its `is_tf_model` is set: (logits of the last draw, mean loss (B,), mean gradient).
@@ -98,6 +98,7 @@ class Expectation:
         """Most frequent prediction, (B,); clean images pass as right, so that FAB's filter keeps every sample."""
         if torch.equal(x, self.x):
             return self.problem.y
+        self._tell()
         return self._query(x, self.draws).argmax(-1).mode(0).values
 
     def logit_difference(self, x: Tensor, y: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
@@ -130,6 +131,7 @@ class Expectation:
         return self.problem.view.query(x.to(self.problem.x.dtype), self.noise(draws)).float()
 
     def _estimate(self, x: Tensor, loss: Loss, targets: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        self._tell()
         at = estimate(self.problem, x.detach().to(self.problem.x.dtype), self.noise(self.draws), loss, targets)
         return at.logits[-1].float(), at.loss.float(), at.gradient.float()
 

@@ -13,13 +13,16 @@ from torch import Tensor
 from lgap_bench.attack.journal import KEEPS_NOTHING, ChunkJournal, Journal, Remembers
 from lgap_bench.attack.problem import Parts, Problem
 from lgap_bench.cell.config import Cell
-from lgap_bench.evaluate.contract import check_contracts, check_gradient, check_labels
+from lgap_bench.evaluate.checked import check_once
+from lgap_bench.evaluate.contract import check_labels
 from lgap_bench.evaluate.diagnose import gradient_columns, notes, probe, reach_columns
 from lgap_bench.evaluate.score import attacked_wrongness, scored
 from lgap_bench.logger.base import SILENT, Done, Loggers
 from lgap_bench.noise import streams
 from lgap_bench.record import PICTURES, Chunk, Record
 from lgap_bench.runtime.device import Device
+
+SCORED = 5  # steps after the attack: clean images, attacked ones, their damage, the gradient, the rest
 
 
 def evaluate(parts: Parts, cell: Cell, record: Record, device: Device, loggers: Loggers = SILENT) -> list[Chunk]:
@@ -31,8 +34,7 @@ def evaluate(parts: Parts, cell: Cell, record: Record, device: Device, loggers: 
         raise ValueError(f"n={cell.n} is more than dataset={cell.names.dataset} has: {len(parts.dataset)} images")
     check_labels(parts, cell)
     first = _problem(parts, cell, slice(0, min(cell.chunk, cell.n)), device)
-    check_contracts(parts, cell, first)
-    check_gradient(parts, cell, first)
+    check_once(parts, cell, replace(first, tell=loggers.step), device)
     chunks: list[Chunk] = []
     began, fresh = time.monotonic(), 0
     for index, start in enumerate(range(0, cell.n, cell.chunk)):
@@ -72,16 +74,18 @@ def _chunk(parts: Parts, cell: Cell, rows: slice, device: Device, journal: Journ
     columns: Chunk = {"id": np.asarray(ids), "label": problem.y.cpu().numpy(), "failed": failed.cpu().numpy()}
     observed = {}
     for number, (name, images) in enumerate((("clean", x), ("attacked", x_adv))):
-        problem.tell("scoring", 1 + number, 3)
+        problem.tell("scoring", 1 + number, SCORED)
         found, observed[name] = scored(parts, cell, problem, images, name)
         columns |= found
-    problem.tell("scoring", 3, 3)
+    problem.tell("scoring", 3, SCORED)
     columns["attacked_damage"] = attacked_wrongness(parts, cell, problem, x_adv)
+    problem.tell("scoring", 4, SCORED)
     delta = (x_adv - x).flatten(1)
     columns["linf"] = delta.abs().amax(1).double().cpu().numpy()
     columns["l2"] = delta.norm(dim=1).double().cpu().numpy()
     columns |= {**published, **gradient_columns(parts, cell, problem), **reach_columns(parts, cell, problem, x_adv)}
     columns |= notes(problem)
+    problem.tell("scoring", SCORED, SCORED)
     for measure in parts.measures:
         columns |= measure.columns(x, problem.y.tolist(), observed, published)
     if rows.start == 0:

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save
 from torch import nn
 
-from lgap_bench.finetune.images import Images, Say
+from lgap_bench.finetune.images import Images, Say, Tell
 from lgap_bench.finetune.recipe import Recipe, augmented
 from lgap_bench.noise import derive
 from lgap_bench.runtime.files import write
@@ -29,7 +29,15 @@ class Progress:
 
 
 def fit(
-    model: nn.Module, train: Images, validation: Images, recipe: Recipe, folder: Path, name: str, device: str, say: Say
+    model: nn.Module,
+    train: Images,
+    validation: Images,
+    recipe: Recipe,
+    folder: Path,
+    name: str,
+    device: str,
+    say: Say,
+    tell: Tell,
 ) -> Progress:
     """Train and leave the best epoch's weights in folder/model.safetensors; a killed call resumes at its last epoch.
 
@@ -45,7 +53,7 @@ def fit(
         progress.curve.append({"epoch": 0, "loss": float("nan"), **_measured(model, train, validation, device)})
     for epoch in range(len(progress.curve) - 1, recipe.epochs):
         try:
-            loss = _epoch(model, optimizer, train, recipe, epoch, device)
+            loss = _epoch(model, optimizer, train, recipe, epoch, device, tell)
             line = {"epoch": epoch + 1, "loss": loss, **_measured(model, train, validation, device)}
         except FloatingPointError as error:
             kept = (
@@ -71,7 +79,13 @@ def fit(
 
 
 def _epoch(
-    model: nn.Module, optimizer: torch.optim.Optimizer, train: Images, recipe: Recipe, epoch: int, device: str
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    train: Images,
+    recipe: Recipe,
+    epoch: int,
+    device: str,
+    tell: Tell,
 ) -> float:
     """One pass over the images; returns the mean loss. Raises FloatingPointError naming what is not finite."""
     seed = derive(recipe.seed, "epoch", epoch)
@@ -82,6 +96,7 @@ def _epoch(
     with torch.random.fork_rng(devices=[torch.cuda.current_device()] if device == "cuda" else []):
         torch.manual_seed(seed)  # dropout draws from the global generator
         for step, rows in enumerate(order):
+            tell("step", epoch * len(order) + step + 1, recipe.epochs * len(order))
             for group in optimizer.param_groups:
                 group["lr"] = recipe.rate(epoch + step / len(order))
             x, y = train.batch(rows, epoch, device)

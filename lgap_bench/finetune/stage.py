@@ -24,22 +24,22 @@ from lgap_bench.cell.config import Cell
 from lgap_bench.cell.identity import at_split, record_id, stage_identity
 from lgap_bench.cell.instantiate import instantiate
 from lgap_bench.finetune.fit import Progress, fit
-from lgap_bench.finetune.images import Images, Say, clean, purified, require_same
+from lgap_bench.finetune.images import Images, Say, Tell, clean, purified, require_same
 from lgap_bench.finetune.recipe import Recipe
 from lgap_bench.runtime import weights as weight_files
 from lgap_bench.runtime.device import Device
 from lgap_bench.runtime.files import locked, tidy, write_json
 
 
-def trained(cell: Cell, classifier: nn.Module, device: Device, say: Say) -> nn.Module:
+def trained(cell: Cell, classifier: nn.Module, device: Device, say: Say, tell: Tell) -> nn.Module:
     """The classifier after the cell's stages; what was made before, here or by another job, is loaded.
 
-    `say` is told what is trained and how it goes.
+    `say` is told what is trained and how it goes, `tell` of each step and image.
     """
     if cell.finetune is not None and cell.finetune["purified"]:
         require_same(Path(cell.finetune["purified"]), stage_identity(cell, "purified", device.kind), theirs=True)
     for name in cell.stages:
-        folder = make(cell, name, classifier, device, say)
+        folder = make(cell, name, classifier, device, say, tell)
         classifier.load_state_dict(load_file(folder / "model.safetensors"))
     return classifier
 
@@ -54,7 +54,7 @@ def summaries(cell: Cell, device: Device) -> dict[str, Any]:
     return {name: _summary(folder_of(cell, name, device)) for name in cell.stages}
 
 
-def make(cell: Cell, name: str, classifier: nn.Module, device: Device, say: Say) -> Path:
+def make(cell: Cell, name: str, classifier: nn.Module, device: Device, say: Say, tell: Tell) -> Path:
     """Train one stage unless its weights are there; returns their folder. Two jobs that ask at once make it once."""
     folder = folder_of(cell, name, device)
     with locked(cell.outputs, folder.name, f"{name} of {cell.names.classifier}"):
@@ -63,18 +63,18 @@ def make(cell: Cell, name: str, classifier: nn.Module, device: Device, say: Say)
         else:
             folder.mkdir(parents=True, exist_ok=True)
             tidy(folder)
-            _run(cell, name, classifier, folder, device, say)
+            _run(cell, name, classifier, folder, device, say, tell)
     return folder
 
 
-def _run(cell: Cell, name: str, classifier: nn.Module, folder: Path, device: Device, say: Say) -> None:
+def _run(cell: Cell, name: str, classifier: nn.Module, folder: Path, device: Device, say: Say, tell: Tell) -> None:
     began = time.monotonic()
     recipe: Recipe = instantiate(cell.stages[name])
     write_json(folder / "identity.json", stage_identity(cell, name, device.kind))
     if name == "train":
         _fresh(classifier, recipe.seed)
-    images = {split: _images(cell, recipe, split, device, say) for split in ("train", "validation")}
-    progress = fit(classifier, images["train"], images["validation"], recipe, folder, name, device.torch, say)
+    images = {split: _images(cell, recipe, split, device, say, tell) for split in ("train", "validation")}
+    progress = fit(classifier, images["train"], images["validation"], recipe, folder, name, device.torch, say, tell)
     _curve(folder, progress, f"{name} of {cell.names.classifier}: {getattr(cell.names, name)}")
     summary = {
         "stage": name,
@@ -103,7 +103,7 @@ def _fresh(classifier: nn.Module, seed: int) -> None:
                 module.reset_parameters()
 
 
-def _images(cell: Cell, recipe: Recipe, split: str, device: Device, say: Say) -> Images:
+def _images(cell: Cell, recipe: Recipe, split: str, device: Device, say: Say, tell: Tell) -> Images:
     """One split as the recipe wants it; `recipe.n` cuts the training images, validation is used whole."""
     data = instantiate({**cell.dataset, "split": split})
     if recipe.images == "clean":
@@ -118,7 +118,9 @@ def _images(cell: Cell, recipe: Recipe, split: str, device: Device, say: Say) ->
     # Validation is purified once, whatever the training images are.
     n, copies = (recipe.n, recipe.copies) if split == "train" else (None, 1)
     with locked(cell.outputs, f"{folder.name}-{split}", f"purified {split} images"):
-        return purified(data, purifier, folder, identity, n, copies, recipe.batch, cell.max_rows, device.torch, say)
+        return purified(
+            data, purifier, folder, identity, n, copies, recipe.batch, cell.max_rows, device.torch, say, tell
+        )
 
 
 def _summary(folder: Path) -> dict[str, Any]:
