@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import random
 import shutil
 import signal
 import subprocess
@@ -13,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from cells import SMALL, called, only_record
@@ -24,7 +26,7 @@ from lgap_bench.attack.autoattack import APGD, AutoAttack
 from lgap_bench.attack.carlini_wagner import CarliniWagner
 from lgap_bench.attack.deepfool import DeepFool
 from lgap_bench.attack.ensemble import Ensemble
-from lgap_bench.attack.journal import ChunkJournal
+from lgap_bench.attack.journal import ChunkJournal, Costs
 from lgap_bench.attack.pgd import PGD
 from lgap_bench.attack.problem import Problem, caption_term, estimate
 from lgap_bench.attack.threat import Threat
@@ -35,9 +37,10 @@ from lgap_bench.evaluate.loop import _attacked
 from lgap_bench.noise import Noise
 from lgap_bench.purifier.base import Purifier
 from lgap_bench.purifier.lgap import LGAP
+from lgap_bench.runtime.segments import Entry, Segments
 from lgap_bench.task.loss import cross_entropy
 
-ALWAYS = float("inf")  # bytes per second: whatever a call costs, it is worth keeping
+FREE = Costs(0, float("inf"), float("inf"))  # whatever a call took, it is worth keeping
 
 
 class Killed(BaseException):
@@ -133,7 +136,7 @@ def attacked(
     mortal = defense.classifier
     mortal.passes, mortal.last = 0, last
     problem = replace(problem, published={}, notes=[])
-    settings = {"every": 0, "say": _unheard, "written": ALWAYS, "read": ALWAYS, **journal}
+    settings = {"every": 0, "say": _unheard, "costs": FREE, **journal}
     with defense.purifier.remembering() as seen:
         try:
             if folder is None:
@@ -294,6 +297,35 @@ def test_a_damaged_file_ends_the_journal_there_with_one_line(how, half):
     assert len(said) == 1, "said once"
 
 
+def test_no_damage_to_a_file_gives_a_wrong_number_or_an_error_of_another_kind(tmp_path):
+    held = {number: np.random.default_rng(number).random((3, 4)) for number in range(12)}
+    store, draw = Segments(tmp_path, "this"), random.Random(0)
+    for first in (0, 4, 8):
+        rows = {n: Entry("a", f"{n}", 0.1, (held[n],), ((4, 1),), {"made": {}}) for n in range(first, first + 4)}
+        store.write(rows)
+    whole = {file: file.read_bytes() for file in sorted(tmp_path.glob("*.npz"))}
+    told = 0
+    for _ in range(400):
+        for file, content in whole.items():
+            file.write_bytes(content)
+        file, content = draw.choice(list(whole.items()))
+        at, size = draw.randrange(len(content)), draw.choice((0, 1, 8))
+        file.write_bytes(content[:at] + draw.randbytes(size) + content[at + size :] if size else content[:at])
+        again = Segments(tmp_path, "this")
+        told += again.refused is not None
+        for number in list(again.index):
+            try:
+                entry = again.get(number)
+            except ValueError:
+                told += 1
+                break
+            assert entry is not None
+            assert (entry.digest, entry.strides) == (f"{number}", ((4, 1),))
+            assert np.array_equal(entry.arrays[0], held[number])
+        again.close()
+    assert told > 300
+
+
 def test_the_journal_of_another_chunk_is_refused(half, tmp_path):
     problem, attack, plain, folder, total = half
     other = Path(shutil.copytree(folder, tmp_path / "other"))
@@ -301,7 +333,7 @@ def test_the_journal_of_another_chunk_is_refused(half, tmp_path):
     mortal = problem.view.defense.classifier
     mortal.passes = 0
     mortal.last = -1
-    with ChunkJournal(other, "that", 0, said.append, written=ALWAYS, read=ALWAYS) as journal:
+    with ChunkJournal(other, "that", 0, said.append, costs=FREE) as journal:
         found = attack(replace(problem, journal=journal))
     assert torch.equal(found, plain["x"])
     assert mortal.passes == total, "nothing of it was used"
@@ -345,8 +377,8 @@ def test_a_journal_that_grows_too_large_says_so_once_and_goes_no_further(half, m
 
 def test_what_is_cheaper_to_compute_is_not_kept_and_nothing_is_written_before_its_time(make, tmp_path):
     problem, attack = make(3, Jitter), PGD(**STEPS, draws=2)
-    plain, total = attacked(attack, problem, tmp_path / "cheap", written=1.0)
-    again, passes = attacked(attack, problem, tmp_path / "cheap", written=1.0)
+    plain, total = attacked(attack, problem, tmp_path / "cheap", costs=Costs(0, 1.0, 1.0))
+    again, passes = attacked(attack, problem, tmp_path / "cheap", costs=Costs(0, 1.0, 1.0))
     assert same(plain, again)
     assert passes == total
     assert not (tmp_path / "cheap").exists()
@@ -378,7 +410,7 @@ def test_an_interruption_writes_what_waits_and_an_error_does_not(make, tmp_path)
 def test_strides_survive_since_sums_run_in_the_order_of_memory(tmp_path):
     given = torch.rand(2, 3, 4, 4).to(memory_format=torch.channels_last)
     for _ in range(2):
-        with ChunkJournal(tmp_path, "this", 0, _unheard, written=ALWAYS, read=ALWAYS) as journal:
+        with ChunkJournal(tmp_path, "this", 0, _unheard, costs=FREE) as journal:
             (found,) = journal.tensors("a", (given,), lambda: (given.clone(),))
         assert found.stride() == given.stride()
         assert torch.equal(found, given)
@@ -394,17 +426,28 @@ def test_several_gradients_of_one_forward_pass_are_kept_each(tmp_path):
     for count in (3, 1, 2):  # the journal ends within them
         for keep in range(2):
             shutil.rmtree(tmp_path / str(count), ignore_errors=not keep) if not keep else None
-            with ChunkJournal(tmp_path / str(count), "this", 0, _unheard, written=ALWAYS, read=ALWAYS) as journal:
+            with ChunkJournal(tmp_path / str(count), "this", 0, _unheard, costs=FREE) as journal:
                 assert [each.tolist() for each in slopes(journal)] == [[0, 0, 0], [0, 0, 4]]
                 assert journal.calls == 3
             for file in sorted((tmp_path / str(count)).glob("*.npz"))[count:]:
                 file.unlink()
 
 
+def test_images_may_be_written_into_between_the_passes(tmp_path):
+    for _ in range(2):
+        with ChunkJournal(tmp_path, "this", 0, _unheard, costs=FREE) as journal:
+            x = torch.arange(3.0).requires_grad_(True)
+            y = journal.differentiable("f", x, (), lambda z: z.clone() ** 2)
+            with torch.no_grad():
+                x.zero_()
+            assert torch.autograd.grad(y.sum(), x)[0].tolist() == [0, 2, 4]
+        sorted(tmp_path.glob("*.npz"))[1].unlink()  # of the backward pass alone
+
+
 def test_a_view_that_grants_no_gradient_grants_none_from_a_journal_either(make, tmp_path):
     problem = make(2, view=Query)
     for _ in range(2):
-        with ChunkJournal(tmp_path, "this", 0, _unheard, written=ALWAYS, read=ALWAYS) as journal:
+        with ChunkJournal(tmp_path, "this", 0, _unheard, costs=FREE) as journal:
             x = problem.x.clone().requires_grad_(True)
             logits = replace(problem, journal=journal).view.logits(x, problem.stream("attack").draws())
         assert not logits.requires_grad

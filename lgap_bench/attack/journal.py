@@ -13,6 +13,7 @@ import errno
 import hashlib
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -26,8 +27,6 @@ from lgap_bench.noise import Noise
 from lgap_bench.runtime.files import FULL
 from lgap_bench.runtime.segments import Entry, Segments
 
-# What is cheaper to compute than to keep is computed again: bytes per second that a disk takes, and that a digest reads.
-WRITTEN, READ = 20e6, 40e6
 BUFFER = 256 * 2**20  # bytes that wait in memory
 MOST = 8 * 2**30  # bytes on the disk, per chunk
 WORTH = 1.0  # seconds of work that are written when the process is told to end
@@ -85,6 +84,25 @@ class Journal:
 KEEPS_NOTHING = Journal()
 
 
+@dataclass(frozen=True)
+class Costs:
+    """What it costs to keep an answer; a call that takes no longer is computed again instead.
+
+    Attributes:
+        least: seconds, however small it is.
+        written, read: bytes per second that a disk takes of the answer, and that a digest reads of what was asked.
+    """
+
+    least: float = 0.005
+    written: float = 20e6
+    read: float = 40e6
+
+    def of(self, answer: Sequence[Any], given: Sequence[Any]) -> float:
+        """Seconds, for the tensors among these; some of them generous, so that a journal costs a few percent at most."""
+        size, asked = (sum(each.nbytes for each in some if isinstance(each, Tensor)) for some in (answer, given))
+        return self.least + size / self.written + asked / self.read
+
+
 class ChunkJournal(Journal):
     """The journal of one chunk, in numbered files below its folder; a context that writes what is left when it is left by force.
 
@@ -94,7 +112,7 @@ class ChunkJournal(Journal):
         every: seconds between two files, the work that a kill may cost.
         say: is told in one line of what went wrong; nothing here stops an evaluation.
         memory: what the defense remembers, or None.
-        written, read: see WRITTEN and READ.
+        costs: which calls are worth keeping.
 
     Attributes:
         calls: calls so far.
@@ -107,11 +125,10 @@ class ChunkJournal(Journal):
         every: float,
         say: Say,
         memory: Remembers | None = None,
-        written: float = WRITTEN,
-        read: float = READ,
+        costs: Costs = Costs(),
     ) -> None:
         self.store = Segments(folder, stamp)
-        self.every, self.say, self.memory, self.rates = every, say, memory, (written, read)
+        self.every, self.say, self.memory, self.costs = every, say, memory, costs
         self.calls = 0
         self.inside = self.full = False  # within a call that is being computed; no more is kept
         self.waiting: dict[int, Entry] = {}
@@ -197,14 +214,13 @@ class ChunkJournal(Journal):
         facts: dict[str, Any],
         took: float,
     ) -> None:
-        size, read = (sum(each.nbytes for each in some if isinstance(each, Tensor)) for some in (tensors, given))
         self.work += took
-        if self.full or took < size / self.rates[0] + read / self.rates[1] or not all(_dense(each) for each in tensors):
+        if self.full or took < self.costs.of(tensors, given) or not all(_dense(each) for each in tensors):
             return
         arrays = tuple(np.array(each.detach().cpu().contiguous().numpy()) for each in tensors)
         strides = tuple(each.stride() for each in tensors)
         self.waiting[number] = Entry(kind, digest(given), took, arrays, strides, facts)
-        self.bytes += size
+        self.bytes += sum(array.nbytes for array in arrays)
         if time.monotonic() - self.saved >= self.every or self.bytes >= BUFFER:
             self.save()
 
@@ -244,7 +260,7 @@ class _Kept(torch.autograd.Function):
         given: Sequence[Any],
         function: Callable[[Tensor], Tensor],
     ) -> Tensor:
-        ctx.journal, ctx.kind, ctx.given, ctx.function, ctx.again = journal, kind, given, function, None
+        ctx.journal, ctx.kind, ctx.function, ctx.again = journal, kind, function, None
         followed: list[Tensor] = []
 
         def compute() -> tuple[tuple[Tensor, ...], dict[str, Any]]:
@@ -253,7 +269,7 @@ class _Kept(torch.autograd.Function):
 
         (value,), facts = journal._call(f"{kind}, forward", (x, *given), compute)
         # Saved and not kept as an attribute: so the graph lives as long as that of any other function.
-        ctx.save_for_backward(x, *(followed if facts["gradient"] else ()))
+        ctx.save_for_backward(*(followed or [x.detach().clone()]))
         if not facts["gradient"]:
             ctx.mark_non_differentiable(value)
         return value
@@ -261,14 +277,14 @@ class _Kept(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        x, *followed = ctx.saved_tensors
+        x, *value = ctx.saved_tensors
         keep = torch._C._autograd._get_current_graph_task_keep_graph()
 
         def compute() -> tuple[tuple[Tensor, ...], dict[str, Any]]:
-            if not followed and ctx.again is None:  # the forward pass was answered from the journal, which ends here
+            if not value and ctx.again is None:  # the forward pass was answered from the journal, which ends here
                 ctx.again = _followed(ctx.function, x)
-            z, value = followed or ctx.again
-            found = torch.autograd.grad(value, z, gradient, retain_graph=keep, allow_unused=True)
+            z, y = (x, *value) if value else ctx.again
+            found = torch.autograd.grad(y, z, gradient, retain_graph=keep, allow_unused=True)
             return tuple(each for each in found if each is not None), {}
 
         found, _ = ctx.journal._call(f"{ctx.kind}, backward", (x, gradient), compute)
@@ -280,7 +296,7 @@ class _Kept(torch.autograd.Function):
 def _followed(function: Callable[[Tensor], Tensor], x: Tensor) -> list[Tensor]:
     """A copy of x and function of it, joined by a graph."""
     with torch.enable_grad():
-        z = x.detach().requires_grad_(True)
+        z = x.detach().clone().requires_grad_(True)  # whoever asks may write into x before the backward pass
         return [z, function(z)]
 
 

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save
 from torch import nn
 
-from lgap_bench.finetune.images import Images, Say, Tell
+from lgap_bench.finetune.images import Images, Say, Tell, untold
 from lgap_bench.finetune.recipe import Recipe, augmented
 from lgap_bench.noise import derive
 from lgap_bench.runtime.files import write
@@ -37,7 +37,7 @@ def fit(
     name: str,
     device: str,
     say: Say,
-    tell: Tell,
+    tell: Tell = untold,
 ) -> Progress:
     """Train and leave the best epoch's weights in folder/model.safetensors; a killed call resumes at its last epoch.
 

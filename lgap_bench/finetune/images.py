@@ -25,6 +25,10 @@ Say = Callable[[str], None]
 Tell = Callable[[str, int, int | None], None]  # name, k, n: see `Logger.step`
 
 
+def untold(name: str, k: int, n: int | None) -> None:
+    """Nobody wants to know."""
+
+
 @dataclass(frozen=True)
 class Images:
     """Training or validation images: uint8 (copies, N, C, H, W) and labels (N,)."""
@@ -60,7 +64,7 @@ def purified(
     max_rows: int,
     device: str,
     say: Say,
-    tell: Tell,
+    tell: Tell = untold,
 ) -> Images:
     """The first n images, purified `copies` times; batches that are in the folder are not computed again.
 

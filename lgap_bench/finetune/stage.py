@@ -24,14 +24,14 @@ from lgap_bench.cell.config import Cell
 from lgap_bench.cell.identity import at_split, record_id, stage_identity
 from lgap_bench.cell.instantiate import instantiate
 from lgap_bench.finetune.fit import Progress, fit
-from lgap_bench.finetune.images import Images, Say, Tell, clean, purified, require_same
+from lgap_bench.finetune.images import Images, Say, Tell, clean, purified, require_same, untold
 from lgap_bench.finetune.recipe import Recipe
 from lgap_bench.runtime import weights as weight_files
 from lgap_bench.runtime.device import Device
 from lgap_bench.runtime.files import locked, tidy, write_json
 
 
-def trained(cell: Cell, classifier: nn.Module, device: Device, say: Say, tell: Tell) -> nn.Module:
+def trained(cell: Cell, classifier: nn.Module, device: Device, say: Say, tell: Tell = untold) -> nn.Module:
     """The classifier after the cell's stages; what was made before, here or by another job, is loaded.
 
     `say` is told what is trained and how it goes, `tell` of each step and image.
@@ -54,7 +54,7 @@ def summaries(cell: Cell, device: Device) -> dict[str, Any]:
     return {name: _summary(folder_of(cell, name, device)) for name in cell.stages}
 
 
-def make(cell: Cell, name: str, classifier: nn.Module, device: Device, say: Say, tell: Tell) -> Path:
+def make(cell: Cell, name: str, classifier: nn.Module, device: Device, say: Say, tell: Tell = untold) -> Path:
     """Train one stage unless its weights are there; returns their folder. Two jobs that ask at once make it once."""
     folder = folder_of(cell, name, device)
     with locked(cell.outputs, folder.name, f"{name} of {cell.names.classifier}"):

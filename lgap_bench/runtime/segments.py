@@ -20,7 +20,18 @@ from numpy.typing import NDArray
 
 from lgap_bench.runtime.files import one_line, write_npz
 
-BROKEN = (OSError, EOFError, ValueError, TypeError, KeyError, AttributeError, zipfile.BadZipFile, zlib.error)
+# Whatever zip and numpy say of bytes that are not theirs; RuntimeError is their word for encrypted.
+BROKEN = (
+    OSError,
+    EOFError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    RuntimeError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 @dataclass(frozen=True)
