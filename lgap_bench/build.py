@@ -8,17 +8,22 @@ import torch
 from torch import nn
 
 from lgap_bench.attack.problem import Parts
+from lgap_bench.cell.about import about
 from lgap_bench.cell.config import Cell, Config
 from lgap_bench.cell.diffusion import guided_by_trained
 from lgap_bench.cell.instantiate import instantiate
+from lgap_bench.cell.rules import paths
 from lgap_bench.defense import Defense
 from lgap_bench.finetune.stage import trained
 from lgap_bench.logger.base import SILENT, Loggers
 from lgap_bench.metric import clip
 from lgap_bench.metric.captions import Captions
 from lgap_bench.purifier.base import Purifier
+from lgap_bench.runtime import weights as weight_files
 from lgap_bench.runtime.device import Device
 from lgap_bench.runtime.errors import in_user_code, is_user_error
+
+LARGE = 100 * 2**20  # bytes of model files whose loading is announced
 
 
 def build(cell: Cell, device: Device, loggers: Loggers = SILENT) -> Parts:
@@ -28,14 +33,17 @@ def build(cell: Cell, device: Device, loggers: Loggers = SILENT) -> Parts:
     """
     # What can fail quickly is built before a classifier is trained for hours.
     names = cell.names
+    if about(cell.dataset, "content"):
+        loggers.phase(f"{cell.title}: reading the images of dataset={names.dataset}")
     dataset = _built("dataset", names.dataset, cell.dataset)
     attack, threat = _built("attack", names.attack, cell.attack), _built("threat", names.threat, cell.threat)
     if hasattr(attack, "arrange"):  # it holds images of its own, and asks whose they are before anything is trained
         attack.arrange(dataset, cell.n, threat)
+    _announce(cell, loggers)
     classifier = _built("classifier", names.classifier, cell.classifier)
     purifier = _built("purifier", names.purifier, cell.purifier)
     _check_modules(cell, purifier, classifier)
-    classifier = trained(cell, classifier, device, loggers.phase)
+    classifier = trained(cell, classifier, device, loggers.phase, loggers.step)
     if guided_by_trained(cell):
         purifier.guidance.classifier = classifier
     defense = Defense(purifier, classifier).to(device=device.torch, dtype=getattr(torch, cell.dtype))
@@ -46,6 +54,14 @@ def build(cell: Cell, device: Device, loggers: Loggers = SILENT) -> Parts:
     cut = getattr(getattr(purifier, "prior", None), "cut", None)  # a prior that reads captions says which it cuts
     captions = Captions(dataset.classes, dataset.synonyms, dataset.unrelated, score, cut)
     return Parts(dataset, defense, attack, view, threat, (captions,))
+
+
+def _announce(cell: Cell, loggers: Loggers) -> None:
+    """Say that models are loaded, where that takes a while; those of the miniature are there at once."""
+    named = {path for key in ("weights", "file") for path in paths([cell.classifier, cell.purifier, cell.view], key)}
+    size = sum(weight_files.size(path) for path in named)
+    if size > LARGE:
+        loggers.phase(f"{cell.title}: loading {size / 2**30:.1f} GiB of models")
 
 
 def _built(group: str, name: str, config: Config, **given: Any) -> Any:

@@ -3,6 +3,7 @@
 outputs/records/<id>/   config.yaml      the resolved config
                         identity.json    all that can change the numbers; <id> is its hash
                         chunks/*.npz     finished chunks, while the cell runs, by one worker or several
+                        chunks/*.journal what an unfinished chunk goes on from
                         samples.parquet  one row per sample
                         summary.json     the cell's numbers, and the SHA-256 of samples.parquet
                         lower.json       the lowest number that another attack found on the same defense and images
@@ -81,6 +82,11 @@ class Record:
     def save_chunk(self, index: int, chunk: Chunk) -> None:
         """Write a chunk so that a kill leaves either the whole file or none; it says whose it is."""
         files.write_npz(self._chunk_file(index), {**chunk, "stamp": np.asarray(self._stamp(index, chunk))})
+        shutil.rmtree(self.journal(index), ignore_errors=True)
+
+    def journal(self, index: int) -> Path:
+        """Where a chunk that is not finished keeps what it has computed; it goes when the chunk is saved."""
+        return self._chunk_file(index).with_suffix(".journal")
 
     def missing(self, chunks: int, shards: int = 1, images: bool = False) -> dict[int, list[int]]:
         """Which of the cell's chunks are not finished, by shard; a whole record misses none.
@@ -139,11 +145,11 @@ class Record:
             files.tidy(self.folder)
 
     def abandon(self) -> None:
-        """Remove a record of which no chunk was finished: an error before the first leaves no empty folder behind.
+        """Remove a record of which no chunk was finished or kept in part: an error before the first leaves no empty folder.
 
         Call it under the record's lease, while nobody works at a chunk of it.
         """
-        if self.complete or any((self.folder / "chunks").glob("*.npz")):
+        if self.complete or any((self.folder / "chunks").rglob("*.npz")):
             return
         shutil.rmtree(self.folder / "chunks", ignore_errors=True)
         for name in ("identity.json", "config.yaml"):

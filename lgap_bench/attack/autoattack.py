@@ -158,7 +158,8 @@ def attack_every_sample(problem: Problem, library: Any, settings: APGD | AutoAtt
     finder = torch.full_like(problem.y, -1)
     confirmed: set[int] = set()
     for number, name in enumerate(library.attacks_to_run):
-        at = Expectation(problem, settings.draws, number)
+        problem.tell(f"member {name}", number + 1, len(library.attacks_to_run))
+        at = Expectation(problem.telling(name), settings.draws, number)
         at.drop(confirmed)
         begun = list(at.rows)
         # What the library would do: attack only what one draw gets right, and hand back the first image that one
@@ -213,10 +214,15 @@ class ViewLogits:
     """A deterministic view as the function of images that the library wants."""
 
     def __init__(self, problem: Problem) -> None:
-        self.problem = problem
+        self.problem, self.calls = problem, 0
 
     def __call__(self, x: Tensor) -> Tensor:
         """Logits (rows, classes) in float32, with the view's gradient, checked on its way back."""
+        self.calls += 1
+        self.problem.tell("call", self.calls, None)
+        return self.problem.journal.differentiable("logits", x, (), self._logits)
+
+    def _logits(self, x: Tensor) -> Tensor:
         tracked = x.requires_grad and torch.is_grad_enabled()
         pixels = x.to(self.problem.x.dtype, copy=True)
         pieces = passes(len(x), self.problem.view.max_rows)

@@ -63,7 +63,7 @@ class CarliniWagner:
 
         A deterministic view needs no more than the smallest found, or the last iterate where nothing was.
         """
-        model = ViewModule(problem, self.draws, handicap=self.kappa)
+        model = ViewModule(problem, self.draws, handicap=self.kappa, most=self.search * self.steps)
         c = Search(torch.full_like(problem.x[:, 0, 0, 0], self.c))
         smallest = Smallest(problem.threat.random(problem.x, problem.stream("attack").draws(1, 0, -1)))
         others: list[Tensor] = []

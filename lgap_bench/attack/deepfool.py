@@ -57,7 +57,7 @@ class DeepFool:
             rows = [row for row, gone in zip(rows, left, strict=True) if not gone]
             if not rows:
                 break
-            model = ViewModule(problem.take(rows), self.draws)
+            model = ViewModule(problem.take(rows), self.draws, most=1 + self.steps)
             model.calls = step  # noise by step, so that it does not hang on who has left
             move = _step(model, x[rows], problem.y[rows], rivals[rows])
             total[rows] += move

@@ -78,8 +78,9 @@ class Ensemble:
         worst = WorstCase(problem, problem.stream("select").draws(select, 0, -4))
         finder = torch.full_like(problem.y, -1)
         left, names = list(range(len(problem.x))), [*self.outside, *self.members, *self.hidden, *self.captioned]
-        for name, attack, view in self._runs(problem):
-            found = attack(replace(problem.take(left), view=view))
+        for number, (name, attack, view) in enumerate(self._runs(problem)):
+            problem.tell(f"member {name}", number + 1, len(names))
+            found = attack(replace(problem.take(left).telling(name), view=view))
             finder[worst.offer(found, left)] = names.index(name)
             wrong = worst.always_wrong.tolist()
             due = [row for row in left if wrong[row]]

@@ -35,6 +35,7 @@ class Expectation:
         member: the member's number in its ensemble.
         calls: how often noise was asked for.
         rows: their places in the problem that it began with.
+        told: calls of the view, as whoever watches is told.
     """
 
     problem: Problem
@@ -42,6 +43,7 @@ class Expectation:
     member: int
     calls: int = 0
     rows: list[int] = field(default_factory=list)
+    told: int = 0
 
     def __post_init__(self) -> None:
         self.rows = list(range(len(self.problem.x)))
@@ -75,6 +77,7 @@ class Expectation:
 
     def logits_label_first(self, x: Tensor) -> Tensor:
         """Mean logits (B, classes) with the label's on top, so that the library's k-th class is never the label."""
+        self._tell()
         return self._query(x, self.draws).mean(0).scatter(1, self.problem.y[:, None], torch.inf)
 
     # What APGD calls where its `is_tf_model` is set: (logits of the last draw, mean loss (B,), mean gradient).
@@ -95,6 +98,7 @@ class Expectation:
         """Most frequent prediction, (B,); clean images pass as right, so that FAB's filter keeps every sample."""
         if torch.equal(x, self.x):
             return self.problem.y
+        self._tell()
         return self._query(x, self.draws).argmax(-1).mode(0).values
 
     def logit_difference(self, x: Tensor, y: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
@@ -109,6 +113,7 @@ class Expectation:
         The search keeps the lowest loss that it has seen and never measures it again: with fresh draws one lucky query
         would turn every later one away. The margin by which it would stop stays positive, so that no draw ends a sample.
         """
+        self._tell()
         self.calls += 1
         noise = self.problem.stream("attack").draws(self.draws, self.member, 0)
         logits = self.problem.view.query(x.to(self.problem.x.dtype), noise).float()
@@ -118,10 +123,15 @@ class Expectation:
             raise FloatingPointError(f"the logits of sample {first} are not finite")
         return torch.ones_like(margin), -margin
 
+    def _tell(self) -> None:
+        self.told += 1
+        self.problem.tell("call", self.told, None)
+
     def _query(self, x: Tensor, draws: int) -> Tensor:
         return self.problem.view.query(x.to(self.problem.x.dtype), self.noise(draws)).float()
 
     def _estimate(self, x: Tensor, loss: Loss, targets: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        self._tell()
         at = estimate(self.problem, x.detach().to(self.problem.x.dtype), self.noise(self.draws), loss, targets)
         return at.logits[-1].float(), at.loss.float(), at.gradient.float()
 

@@ -18,11 +18,12 @@ class ViewModule(nn.Module):
         problem: a full batch of calls is its samples in order. A deterministic view may be asked for some of them.
         draws: noise draws per call; a deterministic view takes one.
         handicap: added to the label's logit, so that only a margin above it counts as wrong.
+        most: calls that it will get, where that is known: what is told of them says so.
     """
 
-    def __init__(self, problem: Problem, draws: int, handicap: float = 0.0) -> None:
+    def __init__(self, problem: Problem, draws: int, handicap: float = 0.0, most: int | None = None) -> None:
         super().__init__()
-        self.problem, self.handicap, self.calls = problem, handicap, 0
+        self.problem, self.handicap, self.most, self.calls = problem, handicap, most, 0
         self.draws = draws if problem.view.randomized else 1
         self.start = problem.x.contiguous()
         self.last = problem.x  # the images of the latest call
@@ -31,9 +32,16 @@ class ViewModule(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits with the view's gradient, checked on its way back."""
+        noise = self._noise(len(x))
+        logits = self.problem.journal.differentiable(
+            "mean logits", x, (noise, self.handicap), lambda z: self._mean(z, noise)
+        )
+        self.last = x.detach()
+        return logits
+
+    def _mean(self, x: Tensor, noise: Noise) -> Tensor:
         tracked = x.requires_grad and torch.is_grad_enabled()
         pixels = x.clone()
-        noise = self._noise(len(x))
         observed = self.problem.view.observe(pixels.detach(), noise.rows(0, len(x)))
         pieces = passes(self.draws * len(x), self.problem.view.max_rows)
         # Pieces are recomputed in the backward pass, so that the graph of one at a time is held.
@@ -47,11 +55,11 @@ class ViewModule(nn.Module):
             pixels.register_hook(lambda gradient: self._check(gradient, "the gradient"))
             # A view that grants no gradient at all grants zero, where the library would stop with an error.
             logits = logits + 0 * pixels.flatten(1).sum(1, keepdim=True)
-        self.last = x.detach()
         return logits
 
     def _noise(self, rows: int) -> Noise:
         self.calls += 1
+        self.problem.tell("call", self.calls, self.most)
         if rows == len(self.problem.ids):
             return self.problem.stream("attack").draws(self.draws, 0, self.calls)
         assert not self.problem.view.randomized, "part of a batch, whose samples are not known, would share its noise"

@@ -100,6 +100,7 @@ class PGD:
             # The last pass only judges the last iterate: a deterministic view needs it, keep=last does not.
             if step == self.steps and (self.keep == "last" or problem.view.randomized):
                 break
+            problem.tell("step", restart * self.steps + min(step + 1, self.steps), self.restarts * self.steps)
             part = problem.take(active)
             aims = None if targets is None else targets[active]
             estimated = self._estimate(part, run.x[active], aims, restart, step)

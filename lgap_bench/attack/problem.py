@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from lgap_bench.attack.journal import KEEPS_NOTHING, Journal, journaled
 from lgap_bench.attack.threat import Threat
 from lgap_bench.attack.view import View
 from lgap_bench.dataset.base import DataSet
@@ -17,7 +18,12 @@ from lgap_bench.noise import Noise, Stream, streams
 from lgap_bench.task.single_label import SINGLE_LABEL, SingleLabel
 
 Loss = Callable[[Tensor, Tensor], Tensor]  # (logits, labels) -> per-row loss that the attacker raises
+Tell = Callable[[str, int, int | None], None]  # name, k, n: `step` 3 of 20, `call` 17 of nobody knows how many
 CaptionTarget = Literal["nearest", "unrelated"]  # see `aim_captions`
+
+
+def silent(name: str, k: int, n: int | None) -> None:
+    """Nobody wants to know how far an attack is."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +43,9 @@ class Problem:
             caption attack aims at, int.
         task: what counts as right; the data set's.
         notes: what an attack or its library has to say of how it went; a `take` writes to the same list.
+        tell: is told where the attack is: at most once a step, and it costs no more than a function call.
+        journal: keeps the answers of expensive calls, so that a killed attack goes on where it was. The view's calls,
+            `estimate` and `caption_term` are answered from it; it does nothing else, and attacks need not know of it.
     """
 
     view: View
@@ -52,6 +61,15 @@ class Problem:
     published: dict[str, Tensor] = field(default_factory=dict)
     task: SingleLabel = SINGLE_LABEL
     notes: list[str] = field(default_factory=list)
+    tell: Tell = silent
+    journal: Journal = KEEPS_NOTHING
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "view", journaled(self.view, self.journal))
+
+    def telling(self, before: str) -> Problem:
+        """The same problem for a part of an attack, whose steps are told under the part's name."""
+        return replace(self, tell=lambda name, k, n: self.tell(f"{before}: {name}", k, n))
 
     def stream(self, role: str) -> Stream:
         """The noise of one role for these samples."""
@@ -113,6 +131,17 @@ def estimate(
     gradients count by their signs alone, so that the step goes where most draws point.
     Raises FloatingPointError naming the sample if the gradient is not finite: a crash is never scored as robust.
     """
+    given = (x, noise, targets, caption_weight, vote)
+    total, gradient, stacked = problem.journal.tensors(
+        "estimate", given, lambda: _estimated(problem, x, noise, loss, targets, caption_weight, vote)
+    )
+    return Estimate(total, gradient, problem.task.right(stacked, problem.y), stacked)
+
+
+def _estimated(
+    problem: Problem, x: Tensor, noise: Noise, loss: Loss, targets: Tensor | None, caption_weight: float, vote: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Loss, gradient and logits of `estimate`."""
     view, draws = problem.view, len(noise) // len(x)
     observed = view.observe(x, noise.rows(0, len(x)))
     aim = problem.y if targets is None else targets
@@ -137,12 +166,17 @@ def estimate(
     finite = torch.isfinite(gradient).flatten(1).all(1)
     if not bool(finite.all()):
         raise FloatingPointError(f"gradient of sample {problem.ids[int((~finite).nonzero()[0])]} is not finite")
-    stacked = torch.cat(logits).view(draws, len(x), -1)
-    return Estimate(total, gradient, problem.task.right(stacked, problem.y), stacked)
+    return total, gradient, torch.cat(logits).view(draws, len(x), -1)
 
 
 def caption_term(problem: Problem, x: Tensor) -> tuple[Tensor, Tensor]:
     """Loss (B,) of the captioner on the true captions, or minus its loss on the caption aims, and its gradient."""
+    aims, captions = problem.caption_aims, problem.captions
+    value, gradient = problem.journal.tensors("caption", (x, aims, captions), lambda: _caption_term(problem, x))
+    return value, gradient
+
+
+def _caption_term(problem: Problem, x: Tensor) -> tuple[Tensor, Tensor]:
     captioner, aims = _attackable(problem), problem.caption_aims
     x = x.detach().requires_grad_(True)
     with torch.enable_grad():
@@ -170,7 +204,11 @@ def aim_captions(problem: Problem, caption_target: CaptionTarget | None) -> Prob
         problem.published["caption_target_label"] = torch.full_like(problem.y, -1)
         return replace(problem, caption_aims=[problem.unrelated] * len(problem.x))
     captioner, x = _attackable(problem), problem.view.defense.as_model_input(problem.x)
-    each = torch.stack([captioner.loss(x, [caption] * len(x)) for caption in problem.class_captions], dim=1)
+    (each,) = problem.journal.tensors(
+        "caption aims",
+        (x, problem.class_captions),
+        lambda: (torch.stack([captioner.loss(x, [text] * len(x)) for text in problem.class_captions], dim=1),),
+    )
     labels = each.scatter(1, problem.y[:, None], torch.inf).argmin(1)
     problem.published["caption_target_label"] = labels
     return replace(problem, caption_aims=[problem.class_captions[k] for k in labels.tolist()])

@@ -66,7 +66,7 @@ class CW:
     def __call__(self, problem: Problem) -> Tensor:
         """Attacked images (B, C, H, W), inside the threat's ball."""
         require(problem, "cw_torchattacks_c1", norm="l2")
-        model = ViewModule(problem, self.draws, handicap=self.kappa)
+        model = ViewModule(problem, self.draws, handicap=self.kappa, most=self.steps)
         with libraries.fenced():
             found = _CW(model, c=self.c, steps=self.steps, lr=self.learning_rate)(model.start, problem.y)
         missed = (found == problem.x).flatten(1).all(1) | problem.view.randomized
@@ -135,7 +135,8 @@ class EOTPGD:
     def __call__(self, problem: Problem) -> Tensor:
         """Attacked images (B, C, H, W), inside the threat's ball."""
         require(problem, "eotpgd", norm="linf")
-        model, eps = ViewModule(problem, 1), problem.threat.eps
+        draws = self.draws if problem.view.randomized else 1
+        model, eps = ViewModule(problem, 1, most=self.steps * draws), problem.threat.eps
         with libraries.fenced():
             torch.manual_seed(_seed(problem))
             attack = torchattacks.EOTPGD(
@@ -143,7 +144,7 @@ class EOTPGD:
                 eps=eps,
                 alpha=fraction(self.step_size, "attack.step_size", eps),
                 steps=self.steps,
-                eot_iter=self.draws if problem.view.randomized else 1,
+                eot_iter=draws,
                 random_start=self.random_start,
             )
             found = attack(model.start, problem.y)

@@ -26,6 +26,7 @@ class Blip(nn.Module):
         beams, min_length, max_length: of the search, lengths in new tokens.
     """
 
+    by_image = True  # no draw decides: see `captioner.seen`
     model: Any  # a transformers class, whose config nn.Module would hide
     mean: Tensor
     std: Tensor

@@ -41,6 +41,11 @@ class Consensus(nn.Module):
             raise ValueError("captioner.captioners is empty: name at least one captioner")
         self.shift, self.blur, self.scale = shift, blur, scale
 
+    @property
+    def by_image(self) -> bool:
+        """Whether the answer follows from the image alone: it does where every captioner's does."""
+        return all(getattr(captioner, "by_image", False) for captioner in self.captioners.values())
+
     @torch.no_grad()
     def forward(self, x: Tensor, noise: Noise | None = None) -> list[str]:
         """The captions that agree best."""

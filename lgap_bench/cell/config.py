@@ -74,6 +74,7 @@ class Cell:
     dtype: str
     tf32: bool
     threads: int | None
+    save_every: float | None
     dry: bool
     shard: int | None
     shards: int

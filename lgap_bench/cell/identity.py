@@ -10,12 +10,13 @@ from lgap_bench.cell.about import about, identifying
 from lgap_bench.cell.config import GROUPS, Cell
 from lgap_bench.cell.values import fraction
 from lgap_bench.runtime import weights as weight_files
-from lgap_bench.runtime.code import changed
+from lgap_bench.runtime.code import changed, release
 from lgap_bench.runtime.files import content_id
 
 NUMERICS_VERSION = 3  # raised with every change of results; tests/test_frozen.py guards it
 EVALUATION = ("lgap_bench.build", "lgap_bench.evaluate.loop", "lgap_bench.evaluate.summary")
 TRAINING = "lgap_bench.finetune.stage"
+CONTRACT = "lgap_bench.evaluate.contract"
 FRACTIONS = ("eps", "step_size")  # `48/255`, `0.188...` and `eps/4` of it are one number
 NUMBERS = ("n", "seed", "score_draws", "chunk", "dtype", "tf32")
 
@@ -69,6 +70,24 @@ def stage_identity(cell: Cell, name: str, device_kind: str) -> dict[str, Any]:
     if code := changed([*targets(parts), TRAINING]):
         parts["code"] = code
     return {**_fingerprinted(parts, fraction(cell.threat["eps"], "threat.eps")), **_machine(device_kind)}
+
+
+def contract_identity(cell: Cell, images: int, device_kind: str, view: bool) -> dict[str, Any]:
+    """All that decides whether the parts keep their promises: those that are asked, on how many images, by which code.
+
+    The seed is none of it: a promise holds under any noise. The `view` is asked apart from the others, which are the same under any; of the attack it is then asked whether there
+    is one that needs a gradient. Other than a record, what was checked holds for one release of the code: a mended part
+    has to be asked again even where its numbers stay.
+    """
+    asked = ("dataset", "classifier", "purifier", *(("view",) if view else ()))
+    budget = fraction(cell.threat["eps"], "threat.eps")
+    parts = {key: _fingerprinted(getattr(cell, key), budget) for key in (*asked, "dtype", "tf32")}
+    parts["stages"] = {stage: _fingerprinted(recipe, budget) for stage, recipe in cell.stages.items()}
+    parts["images"] = min(images, cell.n, cell.chunk)
+    if view:
+        parts["attack"] = [cell.names.view == "none", cell.names.attack == "none", about(cell.attack, "gradient_free")]
+    named = targets([getattr(cell, group) for group in asked]) + targets(list(cell.stages.values()))
+    return {**parts, "code": changed([*named, CONTRACT]), "release": release(), **_machine(device_kind)}
 
 
 def record_id(identity_: Mapping[str, Any]) -> str:

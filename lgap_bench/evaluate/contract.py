@@ -27,6 +27,7 @@ IMAGES = 3  # asked about; together about ten purifications, less than one chunk
 # and a diffusion's steps carry that on. A dependence on the batch's content moves values by far more.
 ROUNDING = {torch.float64: 1e-7, torch.float32: 5e-3}
 COARSE = 0.1  # of models in bfloat16
+CHECKS = 6  # told as steps; the last is the gradient's
 
 
 @dataclass(frozen=True)
@@ -60,13 +61,18 @@ class Asked:
 def check_contracts(parts: Parts, cell: Cell, problem: Problem) -> None:
     """Raise ValueError for the first promise that a part breaks: which part, what it did, what to do."""
     ask = Asked.of(parts, cell, problem)
+    problem.tell("check", 1, CHECKS)
     purified = _check_purified(parts, ask)
     _check_mode(parts, ask)
+    problem.tell("check", 2, CHECKS)
     _check_repeats(parts, ask, purified)
+    problem.tell("check", 3, CHECKS)
     if not parts.defense.purifier.depends_on_batch:
         _check_batch(parts, ask, purified)
+    problem.tell("check", 4, CHECKS)
     logits = _check_logits(parts, cell, ask, purified)
     _check_mode(parts, ask)
+    problem.tell("check", 5, CHECKS)
     _check_classifier(parts, ask, purified, logits)
 
 
@@ -241,6 +247,7 @@ def check_gradient(parts: Parts, cell: Cell, problem: Problem) -> None:
     """
     if not parts.view.differentiable or "none" in (cell.names.view, cell.names.attack):
         return
+    problem.tell("check", CHECKS, CHECKS)
     few = problem.take(range(min(2, len(problem.x))))
     noise = few.stream("attack").draws(1, 0, -3)
     observed, both = (

@@ -58,11 +58,12 @@ def run_facts(chunks: Sequence[Chunk], began: float, device: Device) -> dict[str
         "device": device.kind,
         "lgap-bench": __version__,
         "python": sys.version.split()[0],
-        **{name: _installed(name) for name in PACKAGES},
+        **{name: installed(name) for name in PACKAGES},
     }
 
 
-def _installed(name: str) -> str | None:
+def installed(name: str) -> str | None:
+    """A library's version, or None where it is not installed."""
     try:
         return version(name)
     except PackageNotFoundError:  # autoattack itself may stand in for pyautoattack

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lgap_bench.attack.journal import KEEPS_NOTHING, ChunkJournal, Journal, Remembers
 from lgap_bench.attack.problem import Parts, Problem
 from lgap_bench.cell.config import Cell
-from lgap_bench.evaluate.contract import check_contracts, check_gradient, check_labels
+from lgap_bench.evaluate.checked import check_once
+from lgap_bench.evaluate.contract import check_labels
 from lgap_bench.evaluate.diagnose import gradient_columns, notes, probe, reach_columns
 from lgap_bench.evaluate.score import attacked_wrongness, scored
 from lgap_bench.evaluate.share import shared
@@ -20,6 +23,8 @@ from lgap_bench.logger.base import SILENT, Done, Loggers
 from lgap_bench.noise import streams
 from lgap_bench.record import PICTURES, Chunk, Record
 from lgap_bench.runtime.device import Device, peak_memory
+
+SCORED = 5  # steps after the attack: clean images, attacked ones, their damage, the gradient, the rest
 
 
 def evaluate(parts: Parts, cell: Cell, record: Record, device: Device, loggers: Loggers = SILENT) -> dict[int, Chunk]:
@@ -32,16 +37,16 @@ def evaluate(parts: Parts, cell: Cell, record: Record, device: Device, loggers: 
         raise ValueError(f"n={cell.n} is more than dataset={cell.names.dataset} has: {len(parts.dataset)} images")
     check_labels(parts, cell)
     first = _problem(parts, cell, rows_of(cell, 0), device)
-    check_contracts(parts, cell, first)
-    check_gradient(parts, cell, first)
+    check_once(parts, cell, replace(first, tell=loggers.step), device)
     chunks: dict[int, Chunk] = {}
     began, fresh = time.monotonic(), 0
     images = sum(len(range(cell.n)[rows_of(cell, index)]) for index in cell.share)
 
     def make(index: int) -> Chunk:
-        at = time.monotonic()
-        chunk = _chunk(parts, cell, rows_of(cell, index), device)
-        chunk["seconds"] = np.asarray(time.monotonic() - at)
+        at, purifier = time.monotonic(), parts.defense.purifier
+        with purifier.remembering() as seen, _journal(cell, record, index, seen, loggers) as journal:
+            chunk = _chunk(parts, cell, rows_of(cell, index), device, journal, loggers)
+        chunk["seconds"] = np.asarray(time.monotonic() - at + journal.answered)
         return {**chunk, "peak_memory_mib": np.asarray(peak_memory(device))}
 
     for index, chunk, new in shared(cell, record, lambda index: found(parts, cell, record, index), make):
@@ -75,9 +80,17 @@ def rows_of(cell: Cell, index: int) -> slice:
     return slice(start, min(start + cell.chunk, cell.n))
 
 
-def _chunk(parts: Parts, cell: Cell, rows: slice, device: Device) -> Chunk:
+def _journal(cell: Cell, record: Record, index: int, seen: Remembers | None, loggers: Loggers) -> Journal:
+    """What keeps the calls of a chunk, so that a kill costs `save_every` seconds of them and not all."""
+    if cell.save_every is None:
+        return KEEPS_NOTHING
+    stamp = f"chunk {index} of record {record.folder.name}"
+    return ChunkJournal(record.journal(index), stamp, cell.save_every, loggers.phase, seen)
+
+
+def _chunk(parts: Parts, cell: Cell, rows: slice, device: Device, journal: Journal, loggers: Loggers) -> Chunk:
     """Everything about one run of samples."""
-    problem = _problem(parts, cell, rows, device)
+    problem = replace(_problem(parts, cell, rows, device), journal=journal, tell=loggers.step)
     x, ids, attack = problem.x, problem.ids, cell.names.attack
     x_adv, failed = _attacked(parts, problem)
     if attack != "none":
@@ -86,15 +99,19 @@ def _chunk(parts: Parts, cell: Cell, rows: slice, device: Device) -> Chunk:
     published = {name: flags.cpu().numpy() for name, flags in problem.published.items()}
     columns: Chunk = {"id": np.asarray(ids), "label": problem.y.cpu().numpy(), "failed": failed.cpu().numpy()}
     observed = {}
-    for name, images in (("clean", x), ("attacked", x_adv)):
+    for number, (name, images) in enumerate((("clean", x), ("attacked", x_adv))):
+        problem.tell("scoring", 1 + number, SCORED)
         found, observed[name] = scored(parts, cell, problem, images, name)
         columns |= found
+    problem.tell("scoring", 3, SCORED)
     columns["attacked_damage"] = attacked_wrongness(parts, cell, problem, x_adv)
+    problem.tell("scoring", 4, SCORED)
     delta = (x_adv - x).flatten(1)
     columns["linf"] = delta.abs().amax(1).double().cpu().numpy()
     columns["l2"] = delta.norm(dim=1).double().cpu().numpy()
     columns |= {**published, **gradient_columns(parts, cell, problem), **reach_columns(parts, cell, problem, x_adv)}
     columns |= notes(problem)
+    problem.tell("scoring", SCORED, SCORED)
     for measure in parts.measures:
         columns |= measure.columns(x, problem.y.tolist(), observed, published)
     if rows.start == 0:

@@ -28,7 +28,8 @@ def scored(parts: Parts, cell: Cell, problem: Problem, x: Tensor, name: str) -> 
     defense, ids = parts.defense, problem.ids
     draws = cell.score_draws if defense.randomized else 1
     noise = streams(cell.seed, ids)["score"].draws(draws)
-    logits = Full(defense, cell.max_rows).query(x, noise)
+    # Through the problem, whose journal keeps what scoring has cost too.
+    logits = replace(problem, view=Full(defense, cell.max_rows)).view.query(x, noise)
     finite = torch.isfinite(logits).all(-1).all(0)
     if not bool(finite.all()):
         first = ids[int((~finite).nonzero()[0])]

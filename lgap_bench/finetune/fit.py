@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save
 from torch import nn
 
-from lgap_bench.finetune.images import Images, Say
+from lgap_bench.finetune.images import Images, Say, Tell, untold
 from lgap_bench.finetune.recipe import Recipe, augmented
 from lgap_bench.noise import derive
 from lgap_bench.runtime.files import write
@@ -38,6 +38,7 @@ def fit(
     name: str,
     device: str,
     say: Say,
+    tell: Tell = untold,
     check: Callable[[], None] = lambda: None,
 ) -> Progress:
     """Train and leave the best epoch's weights in folder/model.safetensors; a killed call resumes at its last epoch.
@@ -55,7 +56,7 @@ def fit(
         progress.curve.append({"epoch": 0, "loss": float("nan"), **_measured(model, train, validation, device)})
     for epoch in range(len(progress.curve) - 1, recipe.epochs):
         try:
-            loss = _epoch(model, optimizer, train, recipe, epoch, device)
+            loss = _epoch(model, optimizer, train, recipe, epoch, device, tell)
             line = {"epoch": epoch + 1, "loss": loss, **_measured(model, train, validation, device)}
         except FloatingPointError as error:
             kept = (
@@ -82,7 +83,13 @@ def fit(
 
 
 def _epoch(
-    model: nn.Module, optimizer: torch.optim.Optimizer, train: Images, recipe: Recipe, epoch: int, device: str
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    train: Images,
+    recipe: Recipe,
+    epoch: int,
+    device: str,
+    tell: Tell,
 ) -> float:
     """One pass over the images; returns the mean loss. Raises FloatingPointError naming what is not finite."""
     seed = derive(recipe.seed, "epoch", epoch)
@@ -93,6 +100,7 @@ def _epoch(
     with torch.random.fork_rng(devices=[torch.cuda.current_device()] if device == "cuda" else []):
         torch.manual_seed(seed)  # dropout draws from the global generator
         for step, rows in enumerate(order):
+            tell("step", epoch * len(order) + step + 1, recipe.epochs * len(order))
             for group in optimizer.param_groups:
                 group["lr"] = recipe.rate(epoch + step / len(order))
             x, y = train.batch(rows, epoch, device)

@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,11 @@ from lgap_bench.runtime.files import write_json, write_npy
 
 TRAIN_SEED = 0  # of the purification noise; the role `train` keeps it apart from everything a cell draws
 Say = Callable[[str], None]
+Tell = Callable[[str, int, int | None], None]  # name, k, n: see `Logger.step`
+
+
+def untold(name: str, k: int, n: int | None) -> None:
+    """Nobody wants to know."""
 
 
 @dataclass(frozen=True)
@@ -58,10 +64,12 @@ def purified(
     max_rows: int,
     device: str,
     say: Say,
+    tell: Tell = untold,
 ) -> Images:
     """The first n images, purified `copies` times; batches that are in the folder are not computed again.
 
-    `purifier` builds it, which is not done where nothing is missing; `max_rows` go through it at a time.
+    `purifier` builds it, which is not done where nothing is missing; `max_rows` go through it at a time. `say` is told of
+    each batch, `tell` of each pass.
     Raises ValueError if the folder holds images of another config: they are never mixed.
     """
     require_same(folder, identity)
@@ -79,7 +87,8 @@ def purified(
             pixels = _read(file, (rows.stop - start, *data.images.shape[1:]))
             if pixels is None:
                 built = built or purifier()
-                pixels = _purify(data, built, rows, copy, max_rows, device)
+                done = partial(_done, tell, copy * total + start, copies * total)
+                pixels = _purify(data, built, rows, copy, max_rows, device, done)
                 write_npy(file, pixels.numpy())
                 fresh += 1
                 left = (time.monotonic() - began) / fresh * (copies * len(starts) - len(parts) - 1)
@@ -87,6 +96,11 @@ def purified(
             parts.append(pixels)
     stacked = torch.cat(parts).view(copies, total, *data.images.shape[1:])
     return Images(stacked, data.labels[:n])
+
+
+def _done(tell: Tell, before: int, total: int, k: int) -> None:
+    """Tell that k images more are done than before this batch."""
+    tell("image", before + k, total)
 
 
 def require_same(folder: Path, identity: Mapping[str, Any], theirs: bool = False) -> None:
@@ -121,11 +135,17 @@ def _difference(held: Any, wanted: Any, path: str) -> str:
 
 
 @torch.no_grad()
-def _purify(data: DataSet, purifier: Purifier, rows: slice, copy: int, max_rows: int, device: str) -> Tensor:
+def _purify(
+    data: DataSet, purifier: Purifier, rows: slice, copy: int, max_rows: int, device: str, done: Callable[[int], None]
+) -> Tensor:
     model = next((p.dtype for p in purifier.parameters()), torch.float32)
     x = data.images[rows].to(device=device, dtype=model)
     noise = streams(TRAIN_SEED, data.ids[rows].tolist())["train"].draws(1, step=copy)
-    return torch.cat([bytes_of(purifier(x[a:b], noise.rows(a, b)).float()) for a, b in passes(len(x), max_rows)])
+    found = []
+    for a, b in passes(len(x), max_rows):
+        found.append(bytes_of(purifier(x[a:b], noise.rows(a, b)).float()))
+        done(b)
+    return torch.cat(found)
 
 
 def _read(file: Path, shape: tuple[int, ...]) -> Tensor | None:

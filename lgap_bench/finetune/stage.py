@@ -26,7 +26,7 @@ from lgap_bench.cell.config import Cell
 from lgap_bench.cell.identity import at_split, record_id, stage_identity
 from lgap_bench.cell.instantiate import instantiate
 from lgap_bench.finetune.fit import Progress, fit
-from lgap_bench.finetune.images import Images, Say, clean, purified, require_same
+from lgap_bench.finetune.images import Images, Say, Tell, clean, purified, require_same, untold
 from lgap_bench.finetune.recipe import Recipe
 from lgap_bench.runtime import weights as weight_files
 from lgap_bench.runtime.device import Device
@@ -34,15 +34,15 @@ from lgap_bench.runtime.files import tidy, write_json, write_text
 from lgap_bench.runtime.lease import Lease, lease
 
 
-def trained(cell: Cell, classifier: nn.Module, device: Device, say: Say) -> nn.Module:
+def trained(cell: Cell, classifier: nn.Module, device: Device, say: Say, tell: Tell = untold) -> nn.Module:
     """The classifier after the cell's stages; what was made before, here or by another job, is loaded.
 
-    `say` is told what is trained and how it goes.
+    `say` is told what is trained and how it goes, `tell` of each step and image.
     """
     if cell.finetune is not None and cell.finetune["purified"]:
         require_same(Path(cell.finetune["purified"]), stage_identity(cell, "purified", device.kind), theirs=True)
     for name in cell.stages:
-        folder = make(cell, name, classifier, device, say)
+        folder = make(cell, name, classifier, device, say, tell)
         classifier.load_state_dict(load_file(folder / "model.safetensors"))
     return classifier
 
@@ -57,7 +57,7 @@ def summaries(cell: Cell, device: Device) -> dict[str, Any]:
     return {name: _summary(folder_of(cell, name, device)) for name in cell.stages}
 
 
-def make(cell: Cell, name: str, classifier: nn.Module, device: Device, say: Say) -> Path:
+def make(cell: Cell, name: str, classifier: nn.Module, device: Device, say: Say, tell: Tell = untold) -> Path:
     """Train one stage unless its weights are there; returns their folder. Two jobs that ask at once make it once.
 
     Whoever waits for the other hears how far it is. Raises ValueError where this process was stopped for so long that
@@ -71,13 +71,20 @@ def make(cell: Cell, name: str, classifier: nn.Module, device: Device, say: Say)
         else:
             folder.mkdir(parents=True, exist_ok=True)
             tidy(folder)
-            _run(cell, name, classifier, folder, device, _telling(say, told), lambda: _require(held, what))
+            _run(cell, name, classifier, folder, device, _telling(say, told), tell, lambda: _require(held, what))
         told.unlink(missing_ok=True)
     return folder
 
 
 def _run(
-    cell: Cell, name: str, classifier: nn.Module, folder: Path, device: Device, say: Say, check: Callable[[], None]
+    cell: Cell,
+    name: str,
+    classifier: nn.Module,
+    folder: Path,
+    device: Device,
+    say: Say,
+    tell: Tell,
+    check: Callable[[], None],
 ) -> None:
     """`check` raises where the training is no longer this process' to write."""
     began = time.monotonic()
@@ -85,8 +92,10 @@ def _run(
     write_json(folder / "identity.json", stage_identity(cell, name, device.kind))
     if name == "train":
         _fresh(classifier, recipe.seed)
-    images = {split: _images(cell, recipe, split, device, say) for split in ("train", "validation")}
-    progress = fit(classifier, images["train"], images["validation"], recipe, folder, name, device.torch, say, check)
+    images = {split: _images(cell, recipe, split, device, say, tell) for split in ("train", "validation")}
+    progress = fit(
+        classifier, images["train"], images["validation"], recipe, folder, name, device.torch, say, tell, check
+    )
     _curve(folder, progress, f"{name} of {cell.names.classifier}: {getattr(cell.names, name)}")
     summary = {
         "stage": name,
@@ -140,7 +149,7 @@ def _fresh(classifier: nn.Module, seed: int) -> None:
                 module.reset_parameters()
 
 
-def _images(cell: Cell, recipe: Recipe, split: str, device: Device, say: Say) -> Images:
+def _images(cell: Cell, recipe: Recipe, split: str, device: Device, say: Say, tell: Tell) -> Images:
     """One split as the recipe wants it; `recipe.n` cuts the training images, validation is used whole."""
     data = instantiate({**cell.dataset, "split": split})
     if recipe.images == "clean":
@@ -155,7 +164,9 @@ def _images(cell: Cell, recipe: Recipe, split: str, device: Device, say: Say) ->
     # Validation is purified once, whatever the training images are.
     n, copies = (recipe.n, recipe.copies) if split == "train" else (None, 1)
     with lease(cell.outputs, f"{folder.name}-{split}", f"purified {split} images"):
-        return purified(data, purifier, folder, identity, n, copies, recipe.batch, cell.max_rows, device.torch, say)
+        return purified(
+            data, purifier, folder, identity, n, copies, recipe.batch, cell.max_rows, device.torch, say, tell
+        )
 
 
 def _summary(folder: Path) -> dict[str, Any]:

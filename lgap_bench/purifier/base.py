@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from torch import Tensor, nn
@@ -35,6 +36,10 @@ class Purifier(nn.Module):
     def forward(self, x: Tensor, noise: Noise, observed: list[str] | None = None) -> Tensor:
         """Purify x (B, C, H, W); differentiable in x. `observed` replaces what `observe` would find."""
         return x
+
+    def remembering(self) -> AbstractContextManager[Any]:
+        """A context, one chunk long, in which what was observed of an image is remembered; gives what remembers, or None."""
+        return nullcontext()
 
     @property
     def guided(self) -> bool:

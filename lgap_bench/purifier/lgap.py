@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 
+from lgap_bench.captioner.seen import Seen
 from lgap_bench.noise import Noise
 from lgap_bench.prior.latent import LatentPrior
 from lgap_bench.prior.resize import resized
@@ -66,10 +71,24 @@ class LGAP(Purifier):
         self.resize_in, self.resize_out = resize_in, resize_out
         self.as_released = self.depends_on_batch = as_released
         self.memory = Memory(prior.memory)
+        self.seen: Seen | None = None
 
     def observe(self, x: Tensor, noise: Noise) -> list[str]:
         """Caption_BLIP = BLIP(x), section 3.1: one sentence per image."""
-        return [""] * len(x) if self.captioner is None else self.captioner(x.detach(), noise)
+        if self.captioner is None:
+            return [""] * len(x)
+        ask = self.captioner if self.seen is None else partial(self.seen.captions, self.captioner)
+        captions: list[str] = ask(x.detach(), noise)
+        return captions
+
+    @contextmanager
+    def remembering(self) -> Iterator[Seen]:
+        """Images that are met again inside are not described again."""
+        self.seen = Seen()
+        try:
+            yield self.seen
+        finally:
+            self.seen = None
 
     def forward(self, x: Tensor, noise: Noise, observed: list[str] | None = None) -> Tensor:
         """x (B, 3, H, W) in [0, 1] -> purified images in [0, 1]; `observed` are given captions."""

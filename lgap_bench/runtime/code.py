@@ -15,6 +15,8 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+from lgap_bench.runtime.files import content_id
+
 PACKAGE = "lgap_bench"
 INSTALLED = frozenset(("site-packages", "dist-packages"))  # folders of libraries
 ROOT = Path(__file__).parents[1]
@@ -61,6 +63,11 @@ def manifest() -> dict[str, tuple[str, str, list[str]]]:
 def released() -> dict[str, tuple[str, str, list[str]]]:
     """The manifest of this release; empty in a checkout that has lost it, where all code counts as changed."""
     return json.loads(MANIFEST.read_text()) if MANIFEST.exists() else {}
+
+
+def release() -> str:
+    """16 hex digits of all code of this release, as it was released."""
+    return content_id(released())
 
 
 def _module_of(target: str) -> str | None:

@@ -80,7 +80,7 @@ def read_npz(file: Path, then: str) -> dict[str, NDArray[Any]]:
     try:
         with np.load(file, allow_pickle=False) as arrays:
             return dict(arrays)
-    except (OSError, EOFError, ValueError, TypeError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+    except (OSError, EOFError, ValueError, TypeError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"{file} is damaged ({one_line(error)}): delete this file, {then}") from None
 
 

@@ -49,6 +49,13 @@ def locate(weights: str, parts: dict[str, str] | None = None) -> Path:
     return path
 
 
+def size(path: str) -> int:
+    """Bytes of a model's files: of one file, or of the safetensors in a folder; 0 where nothing is there."""
+    place = ZOO / path.removeprefix(EMBEDDED) if path.startswith(EMBEDDED) else Path(path).expanduser()
+    files = [place] if place.is_file() else place.rglob("*.safetensors")
+    return sum(file.stat().st_size for file in files)
+
+
 def inspect(weights: str) -> None:
     """Refuse weights that are missing, cut off or (embedded ones) changed, before anything heavy is imported."""
     folder = locate(weights)
