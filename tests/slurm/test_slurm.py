@@ -41,7 +41,8 @@ def test_a_job_whose_time_is_up_goes_on_in_the_next_round(cluster: Cluster, slow
     assert sweep.end(500) == 0, sweep.said
     long, quick = sweep.jobs()
     assert (quick.attempt, quick.state) == (1, "done")
-    assert (long.attempt > 1, long.state) == (True, "done")
+    assert long.attempt > 1
+    assert long.state in ("done", "recorded")  # recorded, if the signal came between the record's end and the job's
     log = next(tmp_path.glob("sweeps/*/slurm/*_0_0_log.err")).read_text()
     assert "this job is timed-out" in log
     assert same(tmp_path, slow)
@@ -90,7 +91,7 @@ def test_a_cancelled_job_is_named_and_made_up_for(cluster: Cluster, slow: Record
     assert cluster.tells(["scancel", f"{sweep.array()}_1"])
     assert sweep.end(200) == 1, sweep.said
     assert "2 cells: 1 measured, 1 killed" in sweep.said
-    assert "SLURM: CANCELLED" in sweep.said
+    assert "SLURM says CANCELLED" in sweep.said
     assert "seed=1" in sweep.said
     again = Sweep(cluster, tmp_path, *SLOW, "seed=0,1")
     assert again.end(200) == 0, again.said
@@ -156,7 +157,7 @@ def test_without_accounting_nobody_waits_for_ever(
     assert bare.tells(["scancel", f"{sweep.array()}_1"])
     assert sweep.end(200) == 1, sweep.said
     assert "2 cells: 1 measured, 1 killed" in sweep.said
-    assert "SLURM: " in sweep.said
+    assert "SLURM says " in sweep.said
     again = Sweep(bare, tmp_path, *SLOW, "seed=0,1")
     assert again.end(200) == 0, again.said
     assert same(tmp_path, slow)

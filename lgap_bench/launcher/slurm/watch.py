@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 
 from lgap_bench.launcher.slurm import queue
 from lgap_bench.launcher.slurm.submit import Job
@@ -34,7 +33,7 @@ LATE = 20.0  # seconds that a file may need from a node to here
 STALE = 15.0  # seconds after a job's last sign of life for which SLURM's word counts more than its status file
 
 WHY = {
-    "CANCELLED": "cancelled (scancel)",
+    "CANCELLED": "somebody cancelled it (scancel)",
     "TIMEOUT": "its time limit was reached: raise hydra.launcher.timeout_min",
     "OUT_OF_MEMORY": "out of main memory: raise hydra.launcher.mem_gb",
     "NODE_FAIL": "its node was lost",
@@ -42,7 +41,7 @@ WHY = {
     "DEADLINE": "its deadline passed",
     "BOOT_FAIL": "its node did not start",
     "FAILED": "its process was killed or could not start",
-    queue.GONE: "SLURM knows it no more and it left no result",
+    queue.GONE: "it is in the queue no more, and it left no result",
 }
 
 
@@ -56,7 +55,7 @@ class Watch:
         self.since: dict[str, float] = {}  # when a job was first seen at its end
         self.total, self.silent = 0, ""
         self.began = self.asked = time.monotonic()
-        self.spoke, self.said = float("-inf"), ""
+        self.spoke, self.told = float("-inf"), ("", "")
 
     def add(self, jobs: Sequence[Job]) -> None:
         """Watch these too."""
@@ -127,33 +126,38 @@ class Watch:
             time.sleep(LOOK / 4)
 
     def _speak(self) -> None:
-        """A line when the number of ended jobs has changed, and one a minute."""
-        states = Counter(each.state for each in self.folder.jobs())
-        counted = ", ".join(f"{states[state]} {state}" for state in (*GOOD, *BAD) if states[state])
-        now = time.monotonic()
-        if counted == self.said and now - self.spoke < SPEAK:
+        """A line when the number of ended jobs has changed or SLURM falls silent, and one a minute."""
+        still = {job.number for job in self.open.values()}
+        states = Counter(each.state for each in self.folder.jobs() if each.number not in still)
+        # One that seems dead and is not at its end for SLURM waits for its next round.
+        at = Counter(
+            RUNNING if each.state == RUNNING else WAITING for each in self.folder.jobs() if each.number in still
+        )
+        ended = ", ".join(f"{states[state]} {state}" for state in (*GOOD, *BAD) if states[state])
+        now, told = time.monotonic(), (ended, self.silent)
+        if told == self.told and now - self.spoke < SPEAK:
             return
-        self.said, self.spoke = counted, now
+        self.told, self.spoke = told, now
+        parts = [f"{ended or 'none ended'}, {at[RUNNING]} running, {at[WAITING]} waiting"]
         waiting = Counter(standing.reason for key in self.open if (standing := self._standing(key)).state == "PENDING")
-        why = "; ".join(f"{count} wait: {reason}" for reason, count in waiting.items() if reason != "None")
-        parts = [counted or "none ended", f"{states[RUNNING]} running", f"{states[WAITING]} waiting"]
-        more = [f"SLURM does not answer ({self.silent}), the jobs go on"] if self.silent else [why] if why else []
-        print(f"[{now - self.began:6.0f} s] {'; '.join([', '.join(parts), *more])}", file=sys.stderr, flush=True)
+        parts += [f"{count} wait: {reason}" for reason, count in waiting.items() if reason != "None"]
+        if self.silent:
+            parts.append(f"SLURM does not answer ({self.silent}), the jobs go on")
+        print(f"[{now - self.began:6.0f} s] {'; '.join(parts)}", file=sys.stderr, flush=True)
 
     def _standing(self, key: str) -> queue.Standing:
         return self.standings.get(key, queue.Standing("UNKNOWN"))
 
 
 def _why(state: str, job: Job) -> str:
-    """SLURM's verdict on a job that left no result."""
-    log = f", see {job.log}" if job.log.exists() else ""
-    return f"SLURM: {state}, {WHY.get(state, 'without a result')} (job {job.id}{log})"
+    """SLURM's verdict on a job that left no result; the same sentence for all jobs that met the same."""
+    return f"SLURM says {state}: {WHY.get(state, 'it left no result')} (logs: {job.log.parent})"
 
 
 def _left(job: Job) -> str:
     """Why a job's Python ended before its cell had begun: what it raised, by the last line of its traceback."""
     raised = ""
     with suppress(OSError, EOFError, pickle.UnpicklingError, ImportError, AttributeError):
-        kind, value = pickle.loads(Path(job.result).read_bytes())
+        kind, value = pickle.loads(job.result.read_bytes())
         raised = str(value).strip().splitlines()[-1] if kind == "error" else ""
-    return f"{raised or 'its process ended without a word'} (job {job.id}, see {job.log})"
+    return f"{raised or 'its process ended without a word'} (logs: {job.log.parent})"
