@@ -36,8 +36,9 @@ def test_a_table_goes_through_the_queue_as_job_arrays(cluster: Cluster, table: R
 
 
 def test_a_job_whose_time_is_up_goes_on_in_the_next_round(cluster: Cluster, slow: Records, tmp_path: Path) -> None:
-    short = ["hydra.launcher.timeout_min=1", "hydra.launcher.signal_delay_s=5"]
-    sweep = Sweep(cluster, tmp_path, *SLOW, "seed=0,1", *short, slow="0:20")
+    # SLURM looks at its clock every 30 s and warns up to 30 s early: this round lasts 85 to 115 s, the cell 120 and more.
+    short = ["hydra.launcher.timeout_min=2", "hydra.launcher.signal_delay_s=5"]
+    sweep = Sweep(cluster, tmp_path, *SLOW, "seed=0,1", *short, slow="0:30")
     assert sweep.end(500) == 0, sweep.said
     long, quick = sweep.jobs()
     assert (quick.attempt, quick.state) == (1, "done")
