@@ -9,16 +9,16 @@ def taken_away(error: BaseException) -> str | None:
     """One sentence if `error` comes from submitit's handler (time limit near, preemption), else None.
 
     A SystemExit from there means that the job was put back into the queue and goes on from its finished chunks: it was
-    interrupted, it has not failed. Another error means that its time limit was reached more often than `max_num_timeout`
-    allows. A SystemExit of any other code is that code's.
+    interrupted, it has not failed. Another error means that this could not be done, mostly since its time limit was reached
+    more often than `max_num_timeout` allows. A SystemExit of any other code is that code's.
     """
     if not _from_handler(error):
         return None
     if isinstance(error, SystemExit):
         return "SLURM needs its place, or its time is up: put back into the queue, it goes on from its finished chunks"
     return (
-        f"its time is up, and it was put back into the queue as often as hydra.launcher.max_num_timeout allows ({error}): "
-        "the same command goes on from its finished chunks"
+        f"its time is up, and it was not put back into the queue ({' '.join(str(error).split())}): raise "
+        "hydra.launcher.max_num_timeout if need be, the same command goes on from its finished chunks"
     )
 
 
