@@ -104,7 +104,7 @@ class Cluster:
     def clear(self) -> None:
         """Cancel all jobs and wait until the queue is empty."""
         self.tells(["scancel", "--user", getpass.getuser()])
-        self.quiet(30)
+        self.quiet(150)  # one that ended while the controller was down holds its place for a minute more
 
     def quiet(self, seconds: float = 60) -> None:
         """Wait until no job waits or runs: a job's process ends a little later than its cell."""
