@@ -10,13 +10,14 @@ SCALE ?= miniature
 LAUNCHER ?= local
 OUTPUTS ?= outputs
 
-.PHONY: help install demo tables times test test-fast lint bench lock zoo zoo-figures wheel reference clean
+.PHONY: help install demo tables times test test-fast test-slurm lint bench lock zoo zoo-figures wheel reference clean
 
 help:
 	@echo "make demo   LGAP against ever better attackers, in miniature (about two minutes after the install)"
 	@echo "make tables PAPER=lgap   every table of a paper, in miniature (lgap: a quarter of an hour, coup: 45 minutes, N=16 for half)"
 	@echo "                         SCALE=paper  LAUNCHER=slurm  SLOW=1 for the rows that take hours"
 	@echo "make test   the test suite        make lint   ruff, mypy and the layers of imports"
+	@echo "make test-slurm  sweeps on a real SLURM, which is brought up for it (ten minutes; skipped where none is installed)"
 	@echo "make test-fast   the same without what takes more than ten seconds"
 	@echo "make bench  what it costs, beside plain scripts (about twenty minutes): outputs/bench/bench.md"
 	@echo "make zoo    train the miniature's weights anew (under an hour of CPU)"
@@ -52,6 +53,11 @@ test: install
 
 test-fast: install
 	$(BIN)/python -m pytest -m "not slow"
+
+# On a SLURM that is brought up for it (as root; Debian: slurmctld slurmd slurm-client munge slurmdbd mariadb-server).
+# Where there is none, the tests say so and are skipped. Not in `make test`: nobody expects daemons of that.
+test-slurm: install
+	$(BIN)/python -m pytest -m slurm tests/slurm
 
 lint: install
 	$(BIN)/ruff check .

@@ -17,6 +17,7 @@ from lgap_bench.cell.config import Cell
 from lgap_bench.logger.base import Done, Logger
 from lgap_bench.record import Record
 from lgap_bench.runtime.errors import is_user_error, sentence
+from lgap_bench.runtime.requeue import taken_away
 from lgap_bench.sweep.status import (
     CHECKED,
     DONE,
@@ -105,11 +106,14 @@ def tracked(
             file.ended(INTERRUPTED, str(error) or "SIGINT")
             raise
         except SystemExit as left:
-            if from_launcher(left):
-                file.ended(INTERRUPTED, "the launcher's signal; the job is queued again")
+            if (word := taken_away(left)) is not None:
+                file.ended(INTERRUPTED, word)
                 raise
             return _failed(file, f"its code ends the process (exit {left.code}): raise an error instead")
         except Exception as error:
+            if (word := taken_away(error)) is not None:
+                file.ended(INTERRUPTED, word)
+                raise
             return _failed(file, sentence(error).removeprefix("lgap-bench: "), error)
     if record is None:
         return file.ended(CHECKED)
@@ -133,15 +137,6 @@ def _failed(file: StatusFile, text: str, error: Exception | None = None) -> Outc
         flush=True,
     )
     return file.ended(FAILED, text)
-
-
-def from_launcher(error: BaseException) -> bool:
-    """Whether an exit was raised by SLURM's launcher in its signal handler, in the midst of our code."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    # The innermost frame: the launcher's frames stand above ours in any case.
-    return trace is not None and str(trace.tb_frame.f_globals.get("__name__", "")).startswith("submitit.")
 
 
 def silently(work: Callable[[], Any]) -> tuple[Any, str]:

@@ -8,6 +8,7 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.types import Override
 
 from lgap_bench.launcher.local import LocalLauncher
+from lgap_bench.launcher.slurm.launcher import SlurmLauncher
 from lgap_bench.sweep.sweeper import announced, batches
 
 
@@ -42,3 +43,7 @@ class Cells(BasicSweeper):
 
 class Local(LocalLauncher):
     """`hydra/launcher=local`."""
+
+
+class Slurm(SlurmLauncher):
+    """`hydra/launcher=slurm`, `slurm_debug`."""
