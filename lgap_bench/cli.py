@@ -13,6 +13,7 @@ USAGE = """lgap-bench: how robust is a classifier behind an adversarial purifier
   lgap-bench report [--outputs DIR] [--csv FILE] [--markdown]    one table of all records, seeds merged
   lgap-bench report table=coup/1 [dataset=digits]    a paper's table, published beside measured
   lgap-bench report --captions [...]                 what the attacks did to the captions: label word, BLEU, ROUGE-L
+  lgap-bench sync [--outputs DIR] [record ...]       send records to Weights & Biases that it does not have yet
   lgap-bench demo [--outputs DIR]                    LGAP against ever better attackers, in miniature
   lgap-bench --version
 """
@@ -27,13 +28,13 @@ def main() -> None:
         from lgap_bench import __version__
 
         print(__version__)
-    elif command in ("run", "report", "demo"):
+    elif command in _COMMANDS:
         # argparse takes the keys in one piece: a flag between them would make the second piece unknown.
         sweep = [word for word in rest if word in ("-m", "--multirun")]
         sys.argv = [f"lgap-bench {command}", *sweep, *(word for word in rest if word not in sweep)]
         one_line_errors(_COMMANDS[command])
     else:
-        print(f"lgap-bench: {command} is not a command: use run, report or demo", file=sys.stderr)
+        print(f"lgap-bench: {command} is not a command: use run, report, sync or demo", file=sys.stderr)
         sys.exit(2)
 
 
@@ -49,13 +50,19 @@ def _report() -> None:
     report()
 
 
+def _sync() -> None:
+    from lgap_bench.logger.sync import main as sync
+
+    sync()
+
+
 def _demo() -> None:
     from lgap_bench.demo import main as demo
 
     demo()
 
 
-_COMMANDS: dict[str, Callable[[], None]] = {"run": _run, "report": _report, "demo": _demo}
+_COMMANDS: dict[str, Callable[[], None]] = {"run": _run, "report": _report, "sync": _sync, "demo": _demo}
 
 
 if __name__ == "__main__":
