@@ -129,8 +129,8 @@ def _settings(held: Settings, entry: Mapping[str, Any] | None, asked: Mapping[st
     """The settings that the cell was run with, where its process left them; the command's own words win."""
     if entry is None:
         return held
-    left = {**entry["settings"], **asked, "mode": held.mode, "paths": entry["settings"]["paths"] or held.paths}
-    return Settings.read(left)
+    now = {"mode": held.mode, "limit": held.limit, "paths": entry["settings"]["paths"] or held.paths}
+    return Settings.read({**entry["settings"], **asked, **now})
 
 
 @contextmanager
