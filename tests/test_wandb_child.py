@@ -29,6 +29,7 @@ from lgap_bench.record import Record
 pytestmark = pytest.mark.slow  # wandb alone takes seconds to import
 CELL = ["purifier=downsample", "attack=pgd", "attack.steps=1", "n=6", "chunk=2", "score_draws=2", "threads=1"]
 KEY = "0123456789" * 4
+PLAIN = Settings()
 LONG = 240  # seconds that a child may take on a busy machine
 
 
@@ -114,7 +115,7 @@ def table(held: SimpleNamespace, name: str) -> dict[str, Any]:
     return json.loads((held.folder / "files" / held.media[name]).read_text())
 
 
-def assert_same(held: SimpleNamespace, record: Record, settings: Settings = Settings()) -> None:
+def assert_same(held: SimpleNamespace, record: Record, settings: Settings = PLAIN) -> None:
     """A run that was read back is what its record says."""
     meant = of_record(record, settings, {"config": record.config()})
     assert (held.id, held.name, held.group, held.job_type) == (meant.id, meant.name, meant.group or "", meant.job_type)
@@ -323,6 +324,22 @@ def _helpers(pid: int) -> list[int]:
         if "wandb-core" in name and int(rest.split()[1]) == pid:
             found.append(int(file.parent.name))
     return found
+
+
+def test_a_run_that_cannot_be_written_to_its_end_leaves_the_next_one_whole(tmp_path, monkeypatch):
+    from lgap_bench.logger import wandb_write
+    from lgap_bench.logger.wandb_run import Run
+
+    for key, value in spool_files.environment(tmp_path).items():
+        monkeypatch.setenv(key, value)
+    row = {"chunk": 0, "robust": 1.0}
+    bad = Run("bad", "a", None, None, (), {"a": 1}, rows=[row], pictures={"grid": tmp_path / "missing.png"})
+    with pytest.raises(OSError, match="missing"):
+        wandb_write.build(bad, Settings(), tmp_path)
+    wandb_write.build(Run("good", "b", None, None, (), {"b": 1}, rows=[row]), Settings(), tmp_path)
+    (held,) = runs(tmp_path).values()
+    assert (held.id, held.name, held.exit, len(held.rows)) == ("good", "b", 0, 1)
+    assert held.config.keys() - {"_wandb"} == {"b"}
 
 
 def test_disabled_leaves_nothing_behind_and_a_users_own_variable_decides(tmp_path, monkeypatch):

@@ -142,10 +142,25 @@ def _write(run: Run, settings: Settings, building: Path) -> Path:
         settings=wandb.Settings(**quiet),
     )
     made = Path(held.settings.sync_dir)
-    if not made.is_relative_to(building):  # wandb says nothing of a folder that it cannot write: it takes another one
-        held.finish(exit_code=1)
+    try:
+        if not made.is_relative_to(building):  # wandb says nothing of a folder that it cannot write: it takes another
+            raise OSError(f"{building} cannot be written")
+        _fill(held, run)
+    except BaseException:
+        with suppress(Exception):  # else the next run of this process would go on with this one
+            held.finish(exit_code=1)
+            wandb.teardown()
         shutil.rmtree(made, ignore_errors=True)
-        raise OSError(f"{building} cannot be written")
+        raise
+    held.finish(exit_code=int(run.failed))
+    wandb.teardown()  # only then the file is whole
+    return made
+
+
+def _fill(held: Any, run: Run) -> None:
+    """Log all of a run."""
+    import wandb
+
     held.define_metric("chunk", summary="none")
     held.define_metric("so_far/*", step_metric="chunk", summary="none")
     for row in run.rows:
@@ -160,9 +175,6 @@ def _write(run: Run, settings: Settings, building: Path) -> Path:
             artifact.add_file(str(file), str(file.relative_to(run.artifact[0].parent)))
         held.log_artifact(artifact)
     held.summary.update(run.summary)
-    held.finish(exit_code=int(run.failed))
-    wandb.teardown()  # only then the file is whole
-    return made
 
 
 def send(run: Path, limit: float) -> str | None:
