@@ -161,6 +161,16 @@ def test_an_offline_run_is_what_the_record_says_and_names_neither_machine_nor_us
     assert list(spool_files.spools(outputs).glob("*")) == [], "nothing is left to do"
 
 
+def test_a_child_that_keeps_dying_is_left_for_dead_and_the_cell_is_not(tmp_path, capsys):
+    for seed in range(4):
+        run([*CELL, f"seed={seed}", f"outputs={tmp_path}"], Loggers([Wandb(mode="offline")]))
+        process = CHILDREN[os.getpid(), tmp_path].process
+        process.kill()
+        process.wait()
+    assert "logger Wandb failed and is left out (OSError: its process ended 3 times" in capsys.readouterr().err
+    assert called("sync", "--outputs", str(tmp_path), "--offline").stdout.endswith("4 built\n")
+
+
 def test_two_cells_of_a_process_are_two_runs_of_one_child_and_a_failed_one_ends_with_its_sentence(tmp_path, capsys):
     children = set()
     for seed in (0, 1):
@@ -211,6 +221,22 @@ def test_a_killed_cell_ends_as_failed_and_once_resumed_is_one_run_with_every_row
     (held,) = runs(tmp_path).values()
     assert [row["chunk"] for row in held.rows] == list(range(20))
     assert_same(held, Record(only_record(tmp_path)))
+
+
+def test_a_process_that_ends_in_order_before_its_cell_is_whole_leaves_the_run_running(tmp_path):
+    """As of several processes that share a cell's chunks all but the last do."""
+    logger, (cell, record) = Wandb(mode="offline"), _begun(tmp_path)
+    logger.started(cell, record)
+    ended(tmp_path)
+    (held,) = runs(tmp_path).values()
+    assert (held.exit, held.summary["state"]) == (0, "running")
+
+
+def _begun(outputs: Path) -> tuple[Any, Record]:
+    from lgap_bench.cell.compose import resolved
+
+    words = [*CELL, f"outputs={outputs}"]
+    return resolved(words), Record(outputs / "records" / _id(words))
 
 
 def _until(done: Callable[[], object], pause: float = 0.2) -> None:

@@ -62,6 +62,7 @@ def _one(outputs: Path, name: str, told: Told, own: Settings, force: bool) -> tu
     try:
         record, run, content = _run(outputs, name, told, own)
         if not force and own.mode == "online" and spool_files.was_sent(outputs, name, content):
+            _forget(outputs, name, record)
             return "already sent", "", False
         with write.alone(outputs, name, own.limit) as mine:
             if not mine:
@@ -108,7 +109,9 @@ def _told(outputs: Path) -> Told:
     found: Told = {}
     for spool in sorted(spool_files.spools(outputs).glob("*")):
         for _, entry in spool_files.entries(spool):
-            if entry.get("state") != "running" and entry.get("began", 0) >= found.get(entry["id"], {}).get("began", 0):
+            if entry.get("state") in ("finished", "failed") and entry.get("began", 0) >= found.get(entry["id"], {}).get(
+                "began", 0
+            ):
                 found[entry["id"]] = entry
     return found
 
@@ -117,7 +120,9 @@ def _forget(outputs: Path, name: str, record: Record | None) -> None:
     """Remove what was told of a run that is sent; a spool folder without a cell is nobody's."""
     for spool in spool_files.spools(outputs).glob("*"):
         for file, entry in list(spool_files.entries(spool)):
-            if entry["id"] == name and (entry["state"] != "running" or (record is not None and record.complete)):
+            if entry["id"] == name and (
+                entry["state"] in ("finished", "failed") or (record is not None and record.complete)
+            ):
                 file.unlink(missing_ok=True)
         with suppress(OSError):
             if not list(spool.glob("*.json")):

@@ -38,11 +38,10 @@ class Child:
 
     def __init__(self, outputs: Path, spool: Path, restarts: int = 0) -> None:
         self.outputs, self.spool, self.restarts = outputs, spool, restarts
-        self.alive, self.ended = True, 0.0
-        self.shown: dict[
-            str, tuple[float, int]
-        ] = {}  # of cells that run: when they were looked at, with how many chunks
+        self.alive, self.since = True, 0.0  # since when nothing was taken, once the parent is gone
+        self.shown: dict[str, tuple[float, int]] = {}  # of cells that run: when they were built, with how many chunks
         self.failures: dict[str, tuple[int, float]] = {}  # of ended cells: attempts, and when the next one is due
+        self.given_up: set[str] = set()
         self.told_user = False
 
     def listen(self, seconds: float) -> None:
@@ -50,12 +49,16 @@ class Child:
         if not self.alive:
             time.sleep(min(seconds, 1.0))
         elif select.select([0], [], [], seconds)[0] and not os.read(0, 65536):
-            self.alive, self.ended = False, time.monotonic()
+            self.alive, self.since = False, time.monotonic()
 
     def round(self) -> bool:
         """Do what is due; whether anything is left to do."""
         left = False
-        for file, told in spool_files.entries(self.spool):
+        for file in sorted(self.spool.glob("*.json")):
+            self.listen(0)  # before it is read: what the parent says last, it says before its end
+            told = spool_files.entry(file)
+            if told is None:
+                continue
             settings = Settings.read(told["settings"])
             if told["state"] == "running" and self.alive:
                 self._progress(told, settings)
@@ -64,7 +67,7 @@ class Child:
                 left = True
             elif self._due(told["id"], settings):
                 done = self._end(told, settings)
-                if done and dict(spool_files.entries(self.spool)).get(file) == told:  # not told anew meanwhile
+                if done and spool_files.entry(file) == told:  # not told anew meanwhile
                     file.unlink()
                 left = left or not done
             else:
@@ -80,13 +83,12 @@ class Child:
 
     def _due(self, name: str, settings: Settings) -> bool:
         """Whether an ended cell is to be built and sent now; once the parent is gone, only within the limit."""
-        attempts, due = self.failures.get(name, (0, 0.0))
-        if not self.alive and attempts and time.monotonic() - self.ended > settings.limit:
-            if due < float("inf"):
-                spool_files.note(self.outputs, f"{name}: given up, `lgap-bench sync` sends it later")
-            self.failures.pop(name)
-            return False
-        return time.monotonic() >= due
+        late = not self.alive and settings.mode == "online" and time.monotonic() - self.since > settings.limit
+        if late and name not in self.given_up:
+            spool_files.note(self.outputs, f"{name}: given up, `lgap-bench sync` sends it later")
+            self.failures.pop(name, None)
+            self.given_up.add(name)
+        return name not in self.given_up and time.monotonic() >= self.failures.get(name, (0, 0.0))[1]
 
     def _progress(self, told: Mapping[str, Any], settings: Settings) -> None:
         """Show a cell that runs: at its start where somebody can look, then once a minute when there is something new."""
@@ -132,6 +134,7 @@ class Child:
             except (OSError, ValueError) as error:
                 self.trouble(name, files.one_line(error))
                 return False
+            self.since = time.monotonic()
             write.remove(self.outputs, name)
             if record is not None and record.complete:
                 spool_files.mark_sent(self.outputs, name, spool_files.content_of(record), settings.project)

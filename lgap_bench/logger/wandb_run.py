@@ -18,7 +18,6 @@ from lgap_bench.record import CONFIG, Record
 from lgap_bench.task.single_label import SINGLE_LABEL
 
 KILLED = "the process ended without a word, killed perhaps: the same call goes on where it stopped"
-STATES = ("running", "finished", "failed")
 FILES = ("identity.json", "samples.parquet", "summary.json", "lower.json", "run.json", "pictures.npz", "grid.png")
 CAPTIONS = ("id", "label", "clean_caption", "attacked_caption", "clean_caption_label", "attacked_caption_label")
 UNSAID = (
@@ -70,6 +69,7 @@ def of_record(record: Record, settings: Settings, told: Mapping[str, Any]) -> Ru
     """
     held = told.get("config") or record.config()
     state = "finished" if record.complete else told.get("state", "running")
+    state = "running" if state == "waiting" else state  # for other processes
     run = _named(record.folder.name, held, settings, told)
     progress = list(_rows(record, held, state))
     said = {"state": state}

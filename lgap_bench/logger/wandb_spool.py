@@ -38,11 +38,20 @@ def spools(outputs: Path) -> Path:
     return work(outputs) / "spool"
 
 
+def entry(file: Path) -> dict[str, Any] | None:
+    """A cell or table that was told; None where the file is gone, as another process has just finished with it."""
+    try:
+        found: dict[str, Any] = json.loads(file.read_text())
+    except (OSError, ValueError):
+        return None
+    return found
+
+
 def entries(spool: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """The cells and tables told in a spool folder; files that cannot be read are left where they are."""
+    """The cells and tables told in a spool folder."""
     for file in sorted(spool.glob("*.json")):
-        with suppress(OSError, ValueError):  # another process has just finished with it
-            yield file, json.loads(file.read_text())
+        if (found := entry(file)) is not None:
+            yield file, found
 
 
 def content_of(record: Record) -> dict[str, Any]:
@@ -102,7 +111,9 @@ class Child:
     def tell(self, entry: Mapping[str, Any]) -> None:
         """Hand over what is known of a cell or table, `entry["id"]`. Raises OSError where it cannot be written."""
         files.write_json(self.spool / f"{entry['id']}.json", entry)
-        if (self.process is None or self.process.poll() is not None) and self.starts <= RESTARTS:
+        if self.process is None or self.process.poll() is not None:
+            if self.starts > RESTARTS:
+                raise OSError(f"its process ended {self.starts} times, see {work(self.outputs) / 'log.txt'}")
             self._start()
         if self.process is not None and self.process.stdin is not None:
             with suppress(OSError):  # full (it will look anyway), or closed: the next call starts another
@@ -140,6 +151,9 @@ class Child:
         if self.process is None or self.process.stdin is None:
             return True
         with suppress(OSError):
+            for file, told in entries(self.spool):
+                if told["state"] == "running":  # an end in order: other processes go on with this cell's chunks
+                    files.write_json(file, {**told, "state": "waiting"})
             self.process.stdin.close()
         try:
             self.process.wait(wait)
