@@ -16,6 +16,7 @@ USAGE = """lgap-bench: how robust is a classifier behind an adversarial purifier
   lgap-bench report [--outputs DIR] [--csv FILE] [--markdown]    one table of all records, seeds merged
   lgap-bench report table=coup/1 [dataset=digits]    a paper's table, published beside measured
   lgap-bench report --captions [...]                 what the attacks did to the captions: label word, BLEU, ROUGE-L
+  lgap-bench sync [--outputs DIR] [record ...]       send records to Weights & Biases that it does not have yet
   lgap-bench demo [--outputs DIR]                    LGAP against ever better attackers, in miniature
   lgap-bench --version
 """
@@ -90,6 +91,12 @@ def _report() -> None:
     report()
 
 
+def _sync() -> None:
+    from lgap_bench.logger.sync import main as sync
+
+    sync()
+
+
 def _demo() -> None:
     from lgap_bench.demo import main as demo
 
@@ -101,6 +108,7 @@ _COMMANDS: dict[str, Callable[[], None]] = {
     "tables": _tables,
     "status": _status,
     "report": _report,
+    "sync": _sync,
     "demo": _demo,
 }
 

@@ -118,6 +118,16 @@ def described(path: Path, word: str) -> dict[str, Any]:
     return held | ((read(path).get("_about_") or {}).get(word) or {})
 
 
+def _inner_limits(path: Path) -> dict[str, Any]:
+    """The limits of the parts that a file names, as loggers' files do: `wandb.mode`."""
+    inner = {
+        name: (node.get("_about_") or {}).get("limits", {})
+        for name, node in read(path).items()
+        if isinstance(node, dict)
+    }
+    return {f"{name}.{key}": limit for name, limits in inner.items() for key, limit in limits.items()}
+
+
 def package(text: str, group: Path) -> str:
     """What stands before a file's keys on the command line: the group's name, or what `@package` says instead."""
     said = re.match(r"# @package (\S+)", text)
@@ -157,7 +167,7 @@ def part(path: Path, group: Path) -> Part:
     start = tuple(_name(base, group) for base in bases(path))
     target = str(read(path).get("_target_", ""))
     sentence = first_sentence(path.read_text())
-    held = keys(path, group, described(path, "limits"))
+    held = keys(path, group, described(path, "limits") | _inner_limits(path))
     return Part(_name(path, group), sentence, target, start, described(path, "needs"), held)
 
 
