@@ -58,10 +58,12 @@ def is_sweep(words: Sequence[str]) -> bool:
     )
 
 
-def sweep(words: list[str], app: Callable[[], object], label: str = "") -> tuple[SweepFolder, int]:
+def sweep(
+    words: list[str], app: Callable[[], object], label: str = "", tables: Sequence[str] = ()
+) -> tuple[SweepFolder, int]:
     """Run a sweep through the Hydra application and say what became of it, also where it is interrupted.
 
-    Returns its folder and the exit code. Raises ValueError if no cell matched, and what Hydra refuses before a job begins.
+    `tables` are the items of a paper that it was started for. Returns its folder and the exit code. Raises ValueError if no cell matched, and what Hydra refuses before a job begins.
     """
     folder = begin(words, label)
     sys.argv[1:] = [*words, f"hydra.sweep.dir='{folder.path}'"]
@@ -75,7 +77,12 @@ def sweep(words: list[str], app: Callable[[], object], label: str = "") -> tuple
         if not any(job.attempt for job in folder.jobs()):  # refused before anything began
             discard(folder)
         raise
-    return folder, end(folder, words)
+    code = end(folder, words)
+    if folder.head().get("loggers", {}).get("wandb"):
+        from lgap_bench.sweep.wandb_table import send  # here: few sweeps need it
+
+        send(folder, tables)
+    return folder, code
 
 
 def begin(words: Sequence[str], label: str = "") -> SweepFolder:

@@ -9,6 +9,7 @@ from typing import Any
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
+from omegaconf import OmegaConf
 
 from lgap_bench.sweep.status import SweepFolder
 
@@ -29,7 +30,20 @@ def announced(config: Any, batch: Sequence[Sequence[str]]) -> None:
     head = folder.head()
     first = int(head.get("announced", 0))
     folder.announce(first, batch)
-    folder.write_head({**folder.head(), "announced": first + len(batch), "launcher": launcher_name(config)})
+    folder.write_head(
+        {
+            **folder.head(),
+            "announced": first + len(batch),
+            "launcher": launcher_name(config),
+            "loggers": loggers(config),
+        }
+    )
+
+
+def loggers(config: Any) -> dict[str, Any]:
+    """The composed group `logger`, for what is told once for the whole sweep."""
+    held = OmegaConf.to_container(config.logger, resolve=True) if config.get("logger") else {}
+    return {str(key): value for key, value in held.items()} if isinstance(held, dict) else {}
 
 
 def launcher_name(config: Any) -> str:

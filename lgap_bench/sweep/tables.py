@@ -32,7 +32,7 @@ def main(app: Callable[[], object]) -> None:
     check_overrides(given)
     found = grids(names, dataset is not None, "slow=true" in words)
     label = "-".join(names) if len(names) < 3 else names[0].split("/")[0]
-    _, code = command.sweep(["-m", *given, as_override(found)], app, label)
+    _, code = command.sweep(["-m", *given, as_override(found)], app, label, names)
     for name in names if "dry=true" not in given else []:
         try:
             print_items([name], command.outputs_of(given), dataset)
