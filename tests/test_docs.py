@@ -13,6 +13,7 @@ from test_readme import written
 
 from lgap_bench import CONF
 from lgap_bench.cell.compose import resolved
+from lgap_bench.sweep.tables import grids, items
 from scripts import reference
 
 ROOT = Path(__file__).parent.parent
@@ -65,6 +66,8 @@ def combinations(words: list[str]) -> Iterator[list[str]]:
         key, _, value = word.partition("=")
         if value == "glob(*)":
             value = sorted((CONF / key.removeprefix("+")).glob("*.yaml"))[0].stem
+        if value.startswith("range("):
+            value = ",".join(str(number) for number in range(*map(int, value[6:-1].split(","))))
         listed = [value] if value.startswith("[") else value.split(",")
         values.append([f"{key}={each}" for each in listed])
     for i in range(max(map(len, values), default=1)):
@@ -131,7 +134,7 @@ def test_cells_that_a_page_names_compose(page: str) -> None:
     own = {f"{Path(name).parent.name}={Path(name).stem}" for name in written(page)}  # run by test_readme
     for words in of(page, "lgap-bench run"):
         words = [word for word in words if word not in ("-m", "--help")]
-        if not (own | REFUSED) & set(words):
+        if not (own | REFUSED | {"-sc"}) & set(words):
             for overrides in combinations(words):
                 resolved(overrides)
 
@@ -142,6 +145,11 @@ def test_tables_that_a_page_names_exist(page: str) -> None:
         word.partition("=")[2] for words in of(page, "lgap-bench report") for word in words if word.startswith("table=")
     ]
     assert not [name for name in asked if not (CONF / "table" / f"{name}.yaml").exists()]
+    for words in of(page, "lgap-bench tables"):
+        dataset = next((word for word in words if word.startswith("dataset=")), None)
+        names = [word for word in words if "=" not in word]
+        assert not names or grids(items(names), dataset is not None, "slow=true" in words)
+        resolved([word for word in words if "=" in word and not word.startswith("slow=")])
 
 
 def test_the_reference_is_what_conf_says() -> None:

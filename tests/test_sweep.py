@@ -1,5 +1,6 @@
 """Sweeps: whatever becomes of a job is known by name, with any launcher, and the exit code says so."""
 
+import errno
 import json
 import os
 import signal
@@ -12,6 +13,7 @@ import pytest
 from cells import called, lgap_bench
 
 from lgap_bench.sweep import command
+from lgap_bench.sweep.job import tracked
 from lgap_bench.sweep.status import DONE, FAILED, INTERRUPTED, KILLED, RUNNING, WAITING, Status, SweepFolder
 from lgap_bench.sweep.tables import grids, items
 
@@ -186,6 +188,16 @@ def test_a_damaged_status_file_is_a_job_that_waits_and_no_error(tmp_path):
     assert [job.state for job in folder.jobs()] == [WAITING]
     folder.file(0).write_text(json.dumps({"number": 0, "state": DONE, "of a later version": 1}))
     assert [job.state for job in folder.jobs()] == [DONE]
+
+
+def test_a_full_disk_costs_the_status_and_not_the_cell(tmp_path, capsys, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("lgap_bench.sweep.status._write", full)
+    outcome = tracked(tmp_path, 0, ["seed=0"], lambda file: (file.phase("on"), (None, "checked"))[1])
+    assert outcome.state == "checked"
+    assert capsys.readouterr().err.count("No space left on device") == 1
 
 
 def test_status_shows_a_line_per_cell_and_fails_with_them(tmp_path):

@@ -71,15 +71,15 @@ class Console(Logger):
             if self.live and now - self.began > FIRST:
                 self._draw()
             elif not self.live and now - max(self.said, self.began) > quiet:
-                self._line(f"{self.title}: {self._now(now)}")
+                done = f"{self.done.images}/{self.done.n}, " if self.done else ""  # which the bar shows by itself
+                self._line(f"{self.title}: {done}{self._now(now)}")
 
     def _now(self, now: float) -> str:
         """What goes on, since when, and how long it may take."""
         doing = f"{self.doing}, " if self.doing else ""
         if self.done is None:
             return f"{doing}{now - self.began:.0f} s"
-        left = max(0.0, self.done.left - (now - self.reckoned))
-        return f"{doing}{self.done.images}/{self.done.n}, about {left:.0f} s left"
+        return f"{doing}about {max(0.0, self.done.left - (now - self.reckoned)):.0f} s left"
 
     def _line(self, text: str) -> None:
         with self.lock:

@@ -9,7 +9,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -139,7 +139,8 @@ def led(folder: SweepFolder) -> Iterator[None]:
         try:
             yield
         finally:
-            folder.write_head({**folder.head(), "ended": time.time()})
+            with suppress(OSError):  # a full disk: what the jobs came to is told all the same
+                folder.write_head({**folder.head(), "ended": time.time()})
 
 
 def end(folder: SweepFolder, words: Sequence[str]) -> int:

@@ -49,17 +49,30 @@ class StatusFile(Logger):
     def __init__(self, folder: SweepFolder, number: int, overrides: Sequence[str]) -> None:
         held = folder.job(number)
         now = time.time()
+        self.silent = False
         self.folder, self.written, self.lock = folder, now, threading.Lock()  # two threads write: this and the beat
         self.status = Status(number, list(overrides), RUNNING, began=now, beat=now, **me())
         self.status = replace(self.status, attempt=1 + (held.attempt if held else 0))
-        self.folder.write(self.status)
+        self._write()
 
     def update(self, **changes: Any) -> None:
         """Change the status and write it."""
         with self.lock:
             self.written = time.time()
             self.status = replace(self.status, **{"beat": self.written, **changes})
+            self._write()
+
+    def _write(self) -> None:
+        """A full disk costs the status and not the cell."""
+        try:
             self.folder.write(self.status)
+        except OSError as error:
+            if not self.silent:
+                print(
+                    f"lgap-bench: {self.folder.file(self.status.number)} cannot be written ({error.strerror}): the job goes on, its status is lost",
+                    file=sys.stderr,
+                )
+            self.silent = True
 
     def ended(self, state: str, text: str = "") -> Outcome:
         """The job's last word."""
