@@ -52,7 +52,7 @@ test: install
 	$(BIN)/python -m pytest
 
 test-fast: install
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow and not slurm"
 
 # On a SLURM that is brought up for it (as root; Debian: slurmctld slurmd slurm-client munge slurmdbd mariadb-server).
 # Where there is none, the tests say so and are skipped. Not in `make test`: nobody expects daemons of that.
