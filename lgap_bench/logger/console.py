@@ -11,7 +11,7 @@ from lgap_bench.cell.config import Cell
 from lgap_bench.logger.base import Done, Logger
 from lgap_bench.record import Record
 
-FIRST = 1.0  # seconds of work before something is said; a cell that answers sooner from its record says nothing
+FIRST = 0.5  # seconds of work before something is said; a cell that answers sooner from its record says nothing
 SILENCE = 55.0  # seconds of silence in a log, after which a line says what is going on
 BAR = "{desc} |{bar:24}| {n_fmt}/{total_fmt}{postfix}"
 
@@ -64,11 +64,11 @@ class Console(Logger):
                 self.bar = None
 
     def _watch(self) -> None:
-        """Once a second: the bar, or after too long a silence a line."""
-        while not self.over.wait(1.0):
+        """Once a second (at first more often): the bar, or after too long a silence a line."""
+        while not self.over.wait(1.0 if self.said > self.began else FIRST / 2):
             now = time.monotonic()
             quiet = FIRST if self.said <= self.began else SILENCE
-            if self.live and now - self.began > FIRST:
+            if self.live and now - self.began >= FIRST:
                 self._draw()
             elif not self.live and now - max(self.said, self.began) > quiet:
                 done = f"{self.done.images}/{self.done.n}, " if self.done else ""  # which the bar shows by itself
