@@ -65,6 +65,8 @@ def combinations(words: list[str]) -> Iterator[list[str]]:
         key, _, value = word.partition("=")
         if value == "glob(*)":
             value = sorted((CONF / key.removeprefix("+")).glob("*.yaml"))[0].stem
+        if counted := re.fullmatch(r"range\((\d+),(\d+)\)", value):
+            value = ",".join(map(str, range(*map(int, counted.groups()))))
         listed = [value] if value.startswith("[") else value.split(",")
         values.append([f"{key}={each}" for each in listed])
     for i in range(max(map(len, values), default=1)):

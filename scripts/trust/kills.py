@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lgap_bench.record import Record, records
+from lgap_bench.runtime.files import matching
 from lgap_bench.runtime.worker import read_worker
 
 CELL = (
@@ -53,7 +54,7 @@ class Watch:
     def look(self) -> None:
         """Note who computes what just now."""
         now = time.monotonic()
-        for file in (self.outputs / "locks").glob("*-*.lock/*"):
+        for file in matching(self.outputs / "locks", "*-*.lock/*"):
             worker = read_worker(file.name)
             if worker is not None:
                 seen = self.attempts.setdefault(file.name, Attempt(file.parent.stem, worker.pid, now, now))
@@ -99,9 +100,10 @@ def main(arguments: list[str]) -> None:
         began = time.monotonic()
         kills = survived(killed, asked)
         lines = [killed.row("workers killed at random", kills, time.monotonic() - began, calm)]
+        print(f"{HEAD}\n{lines[0]}", flush=True)
         seconds = together(both, [sweep(both.outputs, asked.cells)] * 2)
         lines.append(both.row("two sweeps at once", 0, seconds, calm))
-    print("\n".join([HEAD, *lines]))
+        print(lines[1])
     if not all(line.split("|")[2:4] == [f" {asked.cells} ", " 0 "] for line in lines):
         sys.exit(1)
 
