@@ -136,7 +136,7 @@ class Record:
     def settled(self) -> bool:
         """Whether the cell was finished, and a kill left nothing behind: neither chunks nor half a file."""
         kept = self.complete and (self.folder / "grid.png").exists() and not (self.folder / "chunks").exists()
-        return kept and not any(self.folder.glob("*.part"))
+        return kept and not files.matching(self.folder, "*.part")
 
     def tidy(self) -> None:
         """Remove what a kill may leave beside a finished record, under its lease: its chunks, and files half written."""
@@ -149,7 +149,7 @@ class Record:
 
         Call it under the record's lease, while nobody works at a chunk of it.
         """
-        if self.complete or any((self.folder / "chunks").rglob("*.npz")):
+        if self.complete or files.matching(self.folder, "chunks/**/*.npz"):
             return
         shutil.rmtree(self.folder / "chunks", ignore_errors=True)
         for name in ("identity.json", "config.yaml"):

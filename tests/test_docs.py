@@ -66,8 +66,8 @@ def combinations(words: list[str]) -> Iterator[list[str]]:
         key, _, value = word.partition("=")
         if value == "glob(*)":
             value = sorted((CONF / key.removeprefix("+")).glob("*.yaml"))[0].stem
-        if value.startswith("range("):
-            value = ",".join(str(number) for number in range(*map(int, value[6:-1].split(","))))
+        if counted := re.fullmatch(r"range\((\d+),(\d+)\)", value):
+            value = ",".join(map(str, range(*map(int, counted.groups()))))
         listed = [value] if value.startswith("[") else value.split(",")
         values.append([f"{key}={each}" for each in listed])
     for i in range(max(map(len, values), default=1)):

@@ -18,7 +18,7 @@ from lgap_bench.runtime import files, lease
 from lgap_bench.runtime.lease import Limits
 from lgap_bench.runtime.worker import Worker, read_worker, this_worker
 
-QUICK = Limits(beat=0.1, stale=0.6, look=0.05)
+QUICK = Limits(beat=0.1, stale=2.0, look=0.05)  # a busy machine may keep a beat waiting for a second
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ def test_a_killed_holder_is_taken_over_at_once(place, holder):
 
 
 def test_a_living_holder_is_never_taken_over_however_long_it_holds(place, holder):
-    until = time.monotonic() + 3 * QUICK.stale
+    until = time.monotonic() + 1.5 * QUICK.stale
     while time.monotonic() < until:
         assert lease.take(place, QUICK) is None
         time.sleep(0.05)
@@ -98,7 +98,7 @@ def test_a_stopped_holder_is_taken_over_after_the_limit_and_finds_out(place, hol
 def test_on_another_machine_only_the_beat_tells(place, worker):
     theirs = lease.take(place, Limits(beat=0.1), worker)
     assert theirs is not None
-    time.sleep(2 * QUICK.stale)
+    time.sleep(1.5 * QUICK.stale)
     assert lease.take(place, QUICK) is None, "it beats, and its pid says nothing here"
     theirs._ended.set()
     theirs._thread.join()
@@ -110,11 +110,11 @@ def test_on_another_machine_only_the_beat_tells(place, worker):
 
 
 def test_clocks_that_differ_do_not_matter(place, monkeypatch):
-    theirs = lease.take(place, QUICK, FAR)
+    theirs = lease.take(place, worker=FAR)
     now = time.time
     for skew in (-3600, 3600):
         monkeypatch.setattr(time, "time", lambda skew=skew: now() + skew)
-        assert lease.take(place, QUICK) is None
+        assert lease.take(place) is None
     theirs.let_go()
 
 
@@ -174,7 +174,7 @@ def test_whoever_waits_says_once_for_whom_and_what_is_new(tmp_path, place, capsy
             return None
         return found
 
-    with lease.lease(tmp_path, "one", "train of it", heard, QUICK):
+    with lease.lease(tmp_path, "one", "train of it", heard, Limits(look=0.05)):
         pass
     said = capsys.readouterr().err.splitlines()
     assert said[0].startswith("train of it: another process is at it (process 1 on far, since 20"), said

@@ -277,6 +277,14 @@ def test_who_was_stopped_too_long_takes_the_chunk_of_who_took_over(tmp_path, cap
     assert not record.folder.exists(), "theirs was overwritten"
 
 
+def test_a_chunk_that_was_finished_just_before_it_was_claimed_is_not_computed_again(tmp_path):
+    cell, record = resolved([*CELL, "n=2", f"outputs={tmp_path}"]), Record(tmp_path / "records" / "0")
+    looks = iter([None, {"by": "them"}])
+    made = shared(cell, record, lambda _: next(looks), lambda _: pytest.fail("it was computed"))
+    assert list(made) == [(0, {"by": "them"}, False)]
+    assert not (tmp_path / "locks").exists()
+
+
 def test_what_another_worker_gives_up_is_computed_here(tmp_path, capsys):
     cell, record = resolved([*CELL, "n=4", f"outputs={tmp_path}"]), Record(tmp_path / "records" / "0")
     theirs, looks = lease.take(claim(cell, record, 0), worker=FAR), itertools.count()

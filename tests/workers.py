@@ -55,7 +55,7 @@ def hammer(outputs: Path, rounds: int, seed: int) -> None:
         time.sleep(0.001)
     for _ in range(rounds):
         while (held := lease.take(place)) is None:
-            pass
+            lease.held(outputs, "")  # the folder may be removed while it is read
         try:
             os.close(os.open(inside, os.O_CREAT | os.O_EXCL))
         except FileExistsError:

@@ -143,9 +143,17 @@ def left_behind(path: Path, now: float) -> bool:
     return now - path.stat().st_mtime > STALE
 
 
+def matching(folder: Path, pattern: str) -> list[Path]:
+    """The files that a pattern finds; those of a folder that another worker removes meanwhile are not there."""
+    try:
+        return sorted(folder.glob(pattern))
+    except FileNotFoundError:
+        return []
+
+
 def tidy(folder: Path) -> None:
     """Remove what kills have left of files that were being written below a folder; what the living write stays."""
-    parts = [*folder.rglob("*.part"), *folder.rglob(".probe,*")]
+    parts = [*matching(folder, "**/*.part"), *matching(folder, "**/.probe,*")]
     now = clock(folder) if parts else 0.0
     for part in parts:
         with suppress(OSError):  # put in place by now, or somebody else tidies the same folder

@@ -35,7 +35,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from lgap_bench.runtime.files import STALE, clock, left_behind
+from lgap_bench.runtime.files import STALE, clock, left_behind, matching
 from lgap_bench.runtime.worker import Worker, read_worker, this_worker
 
 HELD = (errno.ENOTEMPTY, errno.EEXIST)  # a folder cannot be renamed onto one that is not empty
@@ -156,7 +156,7 @@ def holder(place: Path) -> Holder | None:
 
 def held(outputs: Path, prefix: str) -> list[Path]:
     """The places of all leases below an outputs folder whose name begins so: held by the living, or left by the dead."""
-    return sorted((outputs / "locks").glob(f"{prefix}*.lock"))
+    return matching(outputs / "locks", f"{prefix}*.lock")
 
 
 def clear(outputs: Path, prefix: str) -> bool:
@@ -165,10 +165,10 @@ def clear(outputs: Path, prefix: str) -> bool:
         if (taken := take(place)) is not None:
             taken.let_go()
     folder = outputs / "locks"
-    new = list(folder.glob(f"{NEW}*"))
-    now = clock(folder) if new else 0.0
-    for each in new:
-        with suppress(FileNotFoundError):  # it has become a lease
+    with suppress(FileNotFoundError):  # others have let their last lease go meanwhile
+        new = matching(folder, f"{NEW}*")
+        now = clock(folder) if new else 0.0
+        for each in new:
             if left_behind(each, now):
                 shutil.rmtree(each, ignore_errors=True)
     with suppress(OSError):

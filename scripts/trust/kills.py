@@ -1,8 +1,8 @@
 """What kills cost: a sweep whose workers are killed at random, and two sweeps at once: `python -m scripts.trust.kills`.
 
-Eight cells in two shards each are measured by four processes, `python -m lgap_bench.run ... shard=0 shards=2`. One after another
-twenty of them get SIGKILL at a random moment, and the killed command is given again. Then two sweeps over the same
-cells run at once. At the end every record is compared, sample by sample, with that of an undisturbed run. The table says how
+Eight cells in two shards each are measured by four processes, `python -m lgap_bench.run -m seed=0,1,... shard=0,1 shards=2`, each
+of which begins at another cell. Twenty times one of them gets SIGKILL at a random moment while something is computed, and its command is
+given again, until all records are whole. Then two sweeps over the same cells run at once. At the end every record is compared, sample by sample, with that of an undisturbed run. The table says how
 often a chunk was begun again, and how many seconds of work that was. A chunk's claim (a file named by who holds it) is what
 tells who computes it and since when; the folder of claims is looked at 50 times a second.
 """
@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lgap_bench.record import Record, records
+from lgap_bench.runtime.files import matching
 from lgap_bench.runtime.worker import read_worker
 
 CELL = (
@@ -53,11 +54,16 @@ class Watch:
     def look(self) -> None:
         """Note who computes what just now."""
         now = time.monotonic()
-        for file in (self.outputs / "locks").glob("*-*.lock/*"):
+        for file in matching(self.outputs / "locks", "*-*.lock/*"):
             worker = read_worker(file.name)
             if worker is not None:
                 seen = self.attempts.setdefault(file.name, Attempt(file.parent.stem, worker.pid, now, now))
                 seen.ended = now if not seen.killed else seen.ended
+
+    @property
+    def busy(self) -> bool:
+        """Whether anybody computes a chunk, as far as the last look says."""
+        return any(time.monotonic() - each.ended < 5 * LOOK and not each.killed for each in self.attempts.values())
 
     def killed(self, pid: int) -> None:
         """A worker gets SIGKILL now: what it was computing ends here."""
@@ -85,7 +91,7 @@ def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m scripts.trust.kills")
     for name, default in (("kills", 20), ("cells", 8), ("workers", 4), ("shards", 2), ("seed", 0)):
         parser.add_argument(f"--{name}", type=int, default=default)
-    parser.add_argument("--every", type=float, default=12.0, help="seconds between two kills, on average")
+    parser.add_argument("--every", type=float, default=4.0, help="seconds of work between two kills, on average")
     parser.add_argument("--outputs", type=Path, help="where the records are kept; a temporary folder if not given")
     asked = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:
@@ -99,9 +105,10 @@ def main(arguments: list[str]) -> None:
         began = time.monotonic()
         kills = survived(killed, asked)
         lines = [killed.row("workers killed at random", kills, time.monotonic() - began, calm)]
+        print(f"{HEAD}\n{lines[0]}", flush=True)
         seconds = together(both, [sweep(both.outputs, asked.cells)] * 2)
         lines.append(both.row("two sweeps at once", 0, seconds, calm))
-    print("\n".join([HEAD, *lines]))
+        print(lines[1])
     if not all(line.split("|")[2:4] == [f" {asked.cells} ", " 0 "] for line in lines):
         sys.exit(1)
 
@@ -132,32 +139,36 @@ def together(watch: Watch, commands: list[list[str]]) -> float:
 
 
 def survived(watch: Watch, asked: argparse.Namespace) -> int:
-    """Run all shards of all cells, killing workers at random and giving their command again; returns the kills."""
+    """Run all workers to the end of their sweeps, killing them at random and giving their command again; returns the kills."""
     dice, kills = random.Random(asked.seed), 0
-    left = [
-        command(watch.outputs, f"seed={cell}", f"shard={shard}", f"shards={asked.shards}")
-        for cell in range(asked.cells)
-        for shard in range(asked.shards)
-    ]
-    running: list[tuple[subprocess.Popen[bytes], list[str]]] = []
-    due = time.monotonic() + 2 * asked.every
-    while left or running:
-        while left and len(running) < asked.workers:
-            running.append((started(left[0]), left.pop(0)))
-        if kills < asked.kills and time.monotonic() > due:
+    running = [(started(words), words) for words in workers(watch.outputs, asked)]
+    due = dice.uniform(0, 2 * asked.every)  # in seconds of work: a start that takes long is not what is asked about
+    while running:
+        if kills < asked.kills and due < 0:
             process, _ = dice.choice(running)
             if process.poll() is None:
                 watch.killed(process.pid)
                 process.kill()
                 kills += 1
-            due = time.monotonic() + dice.uniform(0, 2 * asked.every)
+            due = dice.uniform(0, 2 * asked.every)
         for process, words in [each for each in running if each[0].poll() is not None]:
             running.remove((process, words))
             if process.returncode:
-                left.append(words)
+                running.append((started(words), words))
+        at = time.monotonic()
         watch.look()
         time.sleep(LOOK)
+        due -= time.monotonic() - at if watch.busy else 0
     return kills
+
+
+def workers(outputs: Path, asked: argparse.Namespace) -> list[list[str]]:
+    """One sweep over all shards of all cells for each worker; they begin at different cells."""
+    shards = [f"shard=range(0,{asked.shards})", f"shards={asked.shards}"]
+    orders = [
+        [(k * asked.cells // asked.workers + i) % asked.cells for i in range(asked.cells)] for k in range(asked.workers)
+    ]
+    return [command(outputs, f"seed={','.join(map(str, order))}", *shards, "-m") for order in orders]
 
 
 def compared(outputs: Path, undisturbed: Path) -> tuple[int, int]:
