@@ -24,9 +24,9 @@ from toys import SIDE, Jitter, Linear
 
 from lgap_bench.attack.autoattack import APGD, AutoAttack
 from lgap_bench.attack.carlini_wagner import CarliniWagner
+from lgap_bench.attack.chunk_journal import ChunkJournal, Costs
 from lgap_bench.attack.deepfool import DeepFool
 from lgap_bench.attack.ensemble import Ensemble
-from lgap_bench.attack.journal import ChunkJournal, Costs
 from lgap_bench.attack.pgd import PGD
 from lgap_bench.attack.problem import Problem, caption_term, estimate
 from lgap_bench.attack.threat import Threat
@@ -365,9 +365,9 @@ def test_a_full_disk_ends_the_journal_and_not_the_attack(half, monkeypatch):
 
 
 def test_a_journal_that_grows_too_large_says_so_once_and_goes_no_further(half, monkeypatch):
-    from lgap_bench.attack import journal
+    from lgap_bench.attack import chunk_journal
 
-    monkeypatch.setattr(journal, "MOST", 1)
+    monkeypatch.setattr(chunk_journal, "MOST", 1)
     count, said = len(list(half[3].glob("*.npz"))), []
     resumed(half, said)
     assert len(said) == 1

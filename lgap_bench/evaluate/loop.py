@@ -11,7 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lgap_bench.attack.journal import KEEPS_NOTHING, ChunkJournal, Journal, Remembers
+from lgap_bench.attack.chunk_journal import ChunkJournal, Remembers
+from lgap_bench.attack.journal import KEEPS_NOTHING, Journal
 from lgap_bench.attack.problem import Parts, Problem
 from lgap_bench.cell.config import Cell
 from lgap_bench.evaluate.checked import check_once
