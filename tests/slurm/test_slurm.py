@@ -136,12 +136,28 @@ def test_a_stopped_controller_stops_nothing(cluster: Cluster, slow: Records, tmp
     assert same(tmp_path, slow)
 
 
+def test_shards_of_one_cell_are_jobs_like_others(cluster: Cluster, slow: Records, tmp_path: Path) -> None:
+    sweep = Sweep(cluster, tmp_path, *SLOW, "seed=0,1", "shard=range(0,2)", "shards=2", slow="0:6,1:1")
+    array = sweep.array()
+    sweep.until(0, images=1)
+    assert cluster.tells(["scontrol", "requeue", f"{array}_0"])
+    assert sweep.end(300) == 0, sweep.said
+    assert sweep.jobs()[0].attempt == 2
+    assert same(tmp_path, slow)
+
+
 def test_what_slurm_refuses_is_one_line(cluster: Cluster, tmp_path: Path) -> None:
     wrong = Sweep(cluster, tmp_path / "partition", *SLOW, "seed=0,1", "hydra.launcher.partition=nowhere")
     assert wrong.end(60) == 1
     (line,) = wrong.said.strip().splitlines()
     assert line.startswith("lgap-bench: SLURM did not take the jobs (")
     assert "partition" in line
+    large = Sweep(cluster, tmp_path / "cores", *SLOW, "seed=0,1", "hydra.launcher.cpus_per_task=9")
+    wait_for("a hint", 100, lambda: "2 wait: PartitionConfig, which may never end" in large.said)
+    large.process.terminate()
+    assert large.end(60) == 143
+    assert f"scancel {large.array()}" in large.said
+    cluster.clear()
     cluster.stop("slurmctld")
     silent = Sweep(cluster, tmp_path / "controller", *SLOW, "seed=0,1")
     assert silent.end(120) == 1

@@ -32,6 +32,21 @@ SURE = 8.0  # seconds for which a job has to be at its end before it is believed
 LATE = 20.0  # seconds that a file may need from a node to here
 STALE = 15.0  # seconds after a job's last sign of life for which SLURM's word counts more than its status file
 
+# Reasons to wait that go away only when somebody changes the cluster or the job; SLURM keeps such jobs for ever.
+NEVER = (
+    "AccountNotAllowed",
+    "BadConstraints",
+    "DependencyNeverSatisfied",
+    "InvalidAccount",
+    "InvalidQOS",
+    "JobHeldAdmin",
+    "JobHeldUser",
+    "PartitionConfig",
+    "PartitionNodeLimit",
+    "PartitionTimeLimit",
+    "QOSNotAllowed",
+    "launch failed requeued held",
+)
 WHY = {
     "CANCELLED": "somebody cancelled it (scancel)",
     "TIMEOUT": "its time limit was reached: raise hydra.launcher.timeout_min",
@@ -140,7 +155,9 @@ class Watch:
         self.told, self.spoke = told, now
         parts = [f"{ended or 'none ended'}, {at[RUNNING]} running, {at[WAITING]} waiting"]
         waiting = Counter(standing.reason for key in self.open if (standing := self._standing(key)).state == "PENDING")
-        parts += [f"{count} wait: {reason}" for reason, count in waiting.items() if reason != "None"]
+        for reason, count in waiting.items():
+            if reason != "None":
+                parts.append(f"{count} wait: {reason}{', which may never end' if reason in NEVER else ''}")
         if self.silent:
             parts.append(f"SLURM does not answer ({self.silent}), the jobs go on")
         print(f"[{now - self.began:6.0f} s] {'; '.join(parts)}", file=sys.stderr, flush=True)
