@@ -123,9 +123,9 @@ def test_a_shard_without_chunks_ends_well_and_makes_nothing(tmp_path):
 def test_the_same_call_without_shards_completes_what_they_have_left(whole, tmp_path, monkeypatch):
     made, chunk = [], loop._chunk
 
-    def counted(parts, cell, rows, device):
+    def counted(parts, cell, rows, device, *more):
         made.append(rows.start // cell.chunk)
-        return chunk(parts, cell, rows, device)
+        return chunk(parts, cell, rows, device, *more)
 
     monkeypatch.setattr(loop, "_chunk", counted)
     shard(tmp_path, 1, 3)
