@@ -258,9 +258,9 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> bytes:
         ("refused", 2, "cannot be reached"),
         ("hang", 2, "does not answer within 5 s"),
         (500, 2, "answers 500"),
-        (401, 30, "not sent"),
-        (403, 30, "not sent"),
-        (404, 30, "not sent"),
+        (401, 30, "answers 401: "),
+        (403, 30, "answers 403: "),
+        (404, 30, "answers 404: "),
         ("dies", 10, "not sent"),
     ],
 )
@@ -313,6 +313,7 @@ def test_a_run_that_was_sent_is_what_the_record_says_and_is_sent_again_only_when
         for word in (str(tmp_path), str(Path.cwd()), f'"host":"{socket.gethostname()}"'):
             assert word.encode() not in server.bytes
         assert list((tmp_path / "wandb").glob("offline-run-*")) == [], "what was sent is not kept twice"
+        assert not [file for file in Path.home().rglob("*") if "wandb" in str(file.relative_to(Path.home()))]
         assert called("sync", "--outputs", str(tmp_path)).stdout == f"{name}: already sent\n1 already sent\n"
         record.note_lower("apgd", "full", 0.5, "other")
         assert "1 sent" in called("sync", "--outputs", str(tmp_path)).stdout
@@ -401,6 +402,16 @@ def test_a_sweeps_table_is_a_run_of_its_own(tmp_path):
     (held,) = runs(tmp_path).values()
     assert (held.id, held.name, held.job_type, held.exit) == ("table-lgap-1-digits", "lgap/1 digits", "table", 0)
     assert table(held, "table")["data"] == [["LGAP", 71.7, "≤ 52.0"], ["ours", None, "not run"]]
+
+
+def test_sync_says_that_no_key_is_known(tmp_path, monkeypatch):
+    run([*CELL, f"outputs={tmp_path}"])
+    monkeypatch.delenv("WANDB_API_KEY")
+    with Server() as server:
+        monkeypatch.setenv("WANDB_BASE_URL", server.url)
+        done = called("sync", "--outputs", str(tmp_path))
+    assert "not sent: No API key configured" in done.stdout
+    assert done.returncode == 1
 
 
 def test_sync_builds_offline_and_names_each_record_that_cannot_be_sent(tmp_path):
