@@ -14,6 +14,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from cells import called, lgap_bench, only_record, run
 from wandb_server import Server
@@ -230,6 +231,32 @@ def test_a_process_that_ends_in_order_before_its_cell_is_whole_leaves_the_run_ru
     ended(tmp_path)
     (held,) = runs(tmp_path).values()
     assert (held.exit, held.summary["state"]) == (0, "running")
+
+
+def test_a_cell_that_runs_is_shown_anew_with_each_new_chunk_and_not_more_often(tmp_path, monkeypatch):
+    from lgap_bench.logger import wandb_child
+    from lgap_bench.runtime import files
+
+    cell, record = _begun(tmp_path)
+    for key, value in spool_files.environment(tmp_path).items():
+        monkeypatch.setenv(key, value)
+    monkeypatch.setattr(wandb_child, "EVERY", 0.0)
+    spool = spool_files.spools(tmp_path) / "one"
+    child = wandb_child.Child(tmp_path, spool)
+    monkeypatch.setattr(child, "listen", lambda _: None)  # there is no parent
+    told = {"kind": "cell", "id": record.folder.name, "state": "running", "config": cell.plain()}
+    files.write_json(spool / "x.json", {**told, "settings": Settings(mode="offline").plain()})
+    chunk = {"label": np.array([1, 2]), "failed": np.array([False, False]), "seconds": np.asarray(1.0)}
+    chunk |= {"clean_prediction": np.array([[1, 2]]), "attacked_prediction": np.array([[1, 0]])}
+    for count in (1, 2):
+        files.write_npz(record.folder / "chunks" / f"{count:05d}.npz", chunk)
+        assert child.round(), "it still runs"
+        (held,) = runs(tmp_path).values()
+        assert (held.summary["state"], len(held.rows), held.rows[-1]["so_far/robust"]) == ("running", count, 50.0)
+        child.round()
+        (again,) = runs(tmp_path).values()
+        assert again.folder == held.folder, "nothing was new"
+    assert log(tmp_path).count("built, running") == 2
 
 
 def _begun(outputs: Path) -> tuple[Any, Record]:
