@@ -21,7 +21,7 @@ from wandb_server import Server
 
 from lgap_bench.logger import wandb_spool as spool_files
 from lgap_bench.logger.base import Logger, Loggers
-from lgap_bench.logger.wandb import CHILDREN, Wandb, close, send_table
+from lgap_bench.logger.wandb import CHILDREN, Wandb, child, close, send_table
 from lgap_bench.logger.wandb_file import read
 from lgap_bench.logger.wandb_run import KILLED, of_record
 from lgap_bench.logger.wandb_settings import Settings
@@ -418,6 +418,17 @@ def test_a_folder_that_cannot_be_written_leaves_out_the_logger_and_not_the_cell(
     record = run([*CELL, f"outputs={tmp_path}"], Loggers([Wandb(mode="offline")]))
     assert (record.folder / "samples.parquet").read_bytes() == plain
     assert "logger Wandb failed and is left out" in capsys.readouterr().err
+
+
+def test_a_child_whose_run_cannot_be_made_gives_up_and_ends(tmp_path):
+    record = run([*CELL, f"outputs={tmp_path}"])
+    (record.folder / "identity.json").write_text("{}")
+    held = Settings(mode="offline", limit=3)
+    told = {"kind": "cell", "id": record.folder.name, "state": "finished", "settings": held.plain()}
+    child(tmp_path, held).tell({**told, "config": record.config()})
+    ended(tmp_path)
+    assert "is damaged" in log(tmp_path)
+    assert "given up" in log(tmp_path)
 
 
 def test_a_sweeps_table_is_a_run_of_its_own(tmp_path):
