@@ -305,6 +305,13 @@ def test_a_sweep_knows_whether_wandb_is_among_its_loggers(monkeypatch):
     assert chosen(group) is None
 
 
+def test_only_a_slurm_job_waits_for_wandb_at_its_end_unless_it_is_asked_to(monkeypatch):
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    assert (Settings().patience, Settings(wait=3).patience) == (0, 3)
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    assert (Settings().patience, Settings(wait=0).patience) == (10, 0)
+
+
 def test_the_process_that_measures_never_imports_wandb(tmp_path):
     code = (
         "import sys; from lgap_bench.cli import main; sys.argv = ['lgap-bench', *sys.argv[1:]]; main();"

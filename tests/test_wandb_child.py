@@ -14,13 +14,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from cells import called, lgap_bench, only_record, run
 from wandb_server import Server
 
 from lgap_bench.logger import wandb_spool as spool_files
 from lgap_bench.logger.base import Logger, Loggers
-from lgap_bench.logger.wandb import CHILDREN, Wandb, close, send_table
+from lgap_bench.logger.wandb import CHILDREN, Wandb, child, close, send_table
 from lgap_bench.logger.wandb_file import read
 from lgap_bench.logger.wandb_run import KILLED, of_record
 from lgap_bench.logger.wandb_settings import Settings
@@ -232,6 +233,32 @@ def test_a_process_that_ends_in_order_before_its_cell_is_whole_leaves_the_run_ru
     assert (held.exit, held.summary["state"]) == (0, "running")
 
 
+def test_a_cell_that_runs_is_shown_anew_with_each_new_chunk_and_not_more_often(tmp_path, monkeypatch):
+    from lgap_bench.logger import wandb_child
+    from lgap_bench.runtime import files
+
+    cell, record = _begun(tmp_path)
+    for key, value in spool_files.environment(tmp_path).items():
+        monkeypatch.setenv(key, value)
+    monkeypatch.setattr(wandb_child, "EVERY", 0.0)
+    spool = spool_files.spools(tmp_path) / "one"
+    child = wandb_child.Child(tmp_path, spool)
+    monkeypatch.setattr(child, "listen", lambda _: None)  # there is no parent
+    told = {"kind": "cell", "id": record.folder.name, "state": "running", "config": cell.plain()}
+    files.write_json(spool / "x.json", {**told, "settings": Settings(mode="offline").plain()})
+    chunk = {"label": np.array([1, 2]), "failed": np.array([False, False]), "seconds": np.asarray(1.0)}
+    chunk |= {"clean_prediction": np.array([[1, 2]]), "attacked_prediction": np.array([[1, 0]])}
+    for count in (1, 2):
+        files.write_npz(record.folder / "chunks" / f"{count:05d}.npz", chunk)
+        assert child.round(), "it still runs"
+        (held,) = runs(tmp_path).values()
+        assert (held.summary["state"], len(held.rows), held.rows[-1]["so_far/robust"]) == ("running", count, 50.0)
+        child.round()
+        (again,) = runs(tmp_path).values()
+        assert again.folder == held.folder, "nothing was new"
+    assert log(tmp_path).count("built, running") == 2
+
+
 def _begun(outputs: Path) -> tuple[Any, Record]:
     from lgap_bench.cell.compose import resolved
 
@@ -258,9 +285,9 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> bytes:
         ("refused", 2, "cannot be reached"),
         ("hang", 2, "does not answer within 5 s"),
         (500, 2, "answers 500"),
-        (401, 30, "not sent"),
-        (403, 30, "not sent"),
-        (404, 30, "not sent"),
+        (401, 30, "answers 401: "),
+        (403, 30, "answers 403: "),
+        (404, 30, "answers 404: "),
         ("dies", 10, "not sent"),
     ],
 )
@@ -313,6 +340,7 @@ def test_a_run_that_was_sent_is_what_the_record_says_and_is_sent_again_only_when
         for word in (str(tmp_path), str(Path.cwd()), f'"host":"{socket.gethostname()}"'):
             assert word.encode() not in server.bytes
         assert list((tmp_path / "wandb").glob("offline-run-*")) == [], "what was sent is not kept twice"
+        assert not [file for file in Path.home().rglob("*") if "wandb" in str(file.relative_to(Path.home()))]
         assert called("sync", "--outputs", str(tmp_path)).stdout == f"{name}: already sent\n1 already sent\n"
         record.note_lower("apgd", "full", 0.5, "other")
         assert "1 sent" in called("sync", "--outputs", str(tmp_path)).stdout
@@ -392,6 +420,17 @@ def test_a_folder_that_cannot_be_written_leaves_out_the_logger_and_not_the_cell(
     assert "logger Wandb failed and is left out" in capsys.readouterr().err
 
 
+def test_a_child_whose_run_cannot_be_made_gives_up_and_ends(tmp_path):
+    record = run([*CELL, f"outputs={tmp_path}"])
+    (record.folder / "identity.json").write_text("{}")
+    held = Settings(mode="offline", limit=3)
+    told = {"kind": "cell", "id": record.folder.name, "state": "finished", "settings": held.plain()}
+    child(tmp_path, held).tell({**told, "config": record.config()})
+    ended(tmp_path)
+    assert "is damaged" in log(tmp_path)
+    assert "given up" in log(tmp_path)
+
+
 def test_a_sweeps_table_is_a_run_of_its_own(tmp_path):
     from lgap_bench.report.page import AtMost, Empty, shown
 
@@ -401,6 +440,16 @@ def test_a_sweeps_table_is_a_run_of_its_own(tmp_path):
     (held,) = runs(tmp_path).values()
     assert (held.id, held.name, held.job_type, held.exit) == ("table-lgap-1-digits", "lgap/1 digits", "table", 0)
     assert table(held, "table")["data"] == [["LGAP", 71.7, "≤ 52.0"], ["ours", None, "not run"]]
+
+
+def test_sync_says_that_no_key_is_known(tmp_path, monkeypatch):
+    run([*CELL, f"outputs={tmp_path}"])
+    monkeypatch.delenv("WANDB_API_KEY")
+    with Server() as server:
+        monkeypatch.setenv("WANDB_BASE_URL", server.url)
+        done = called("sync", "--outputs", str(tmp_path))
+    assert "not sent: No API key configured" in done.stdout
+    assert done.returncode == 1
 
 
 def test_sync_builds_offline_and_names_each_record_that_cannot_be_sent(tmp_path):

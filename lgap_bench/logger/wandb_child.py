@@ -83,12 +83,14 @@ class Child:
 
     def _due(self, name: str, settings: Settings) -> bool:
         """Whether an ended cell is to be built and sent now; once the parent is gone, only within the limit."""
-        late = not self.alive and settings.mode == "online" and time.monotonic() - self.since > settings.limit
+        tried, due = self.failures.get(name, (0, 0.0))
+        late = not self.alive and time.monotonic() - self.since > settings.limit
+        late = late and (tried > 0 or settings.mode == "online")  # what is only built is tried once, however late
         if late and name not in self.given_up:
             spool_files.note(self.outputs, f"{name}: given up, `lgap-bench sync` sends it later")
             self.failures.pop(name, None)
             self.given_up.add(name)
-        return name not in self.given_up and time.monotonic() >= self.failures.get(name, (0, 0.0))[1]
+        return name not in self.given_up and time.monotonic() >= due
 
     def _progress(self, told: Mapping[str, Any], settings: Settings) -> None:
         """Show a cell that runs: at its start where somebody can look, then once a minute when there is something new."""
@@ -181,9 +183,7 @@ class Child:
 
 def end_children() -> None:
     """End what this process has started: wandb's helper would stay, as its parent's number stays the same."""
-    for status in Path("/proc").glob(
-        "[0-9]*/stat"
-    ):  # on other systems there is none, and the helper stays until the end
+    for status in Path("/proc").glob("[0-9]*/stat"):  # where there is none, the helper stays until the end
         with suppress(OSError, ValueError, IndexError):
             if int(status.read_text().rpartition(")")[2].split()[1]) == os.getpid():
                 os.kill(int(status.parent.name), signal.SIGKILL)

@@ -184,7 +184,7 @@ def send(run: Path, limit: float) -> str | None:
     killed, and only the marker that it leaves beside the run counts.
     """
     began = time.monotonic()
-    knock()
+    refused = knock()
     left_out = ("WANDB_MODE", "WANDB_SILENT", *OURS)
     variables = {key: value for key, value in os.environ.items() if key not in left_out}
     said = run / "sync.txt"
@@ -208,13 +208,16 @@ def send(run: Path, limit: float) -> str | None:
             process.wait()
     text = said.read_text(errors="replace")
     if not list(run.glob("*.wandb.synced")):
-        raise NotSent(_reason(text))
+        raise NotSent(f"{refused}{_reason(text)}")
     pages = re.findall(r"https?://\S+/runs/[\w-]+", text)
     return pages[0] if pages else None
 
 
-def knock() -> None:
-    """Ask whether the server answers at all: waiting for one that does not would take all of the limit. Raises NoServer."""
+def knock() -> str:
+    """Ask whether the server answers at all: waiting for one that does not would take all of the limit. Raises NoServer.
+
+    Returns what it refuses with, or an empty text; a refusal need not mean the run, which comes with a key.
+    """
     import requests
 
     import wandb
@@ -228,6 +231,7 @@ def knock() -> None:
         raise NoServer(f"{url} cannot be reached ({type(error).__name__})") from None
     if answer.status_code >= 500:
         raise NoServer(f"{url} answers {answer.status_code}")
+    return f"{url} answers {answer.status_code}: " if answer.status_code >= 400 else ""
 
 
 def _reason(text: str) -> str:
@@ -238,4 +242,4 @@ def _reason(text: str) -> str:
         line for line in lines if re.search(r"error|fail|denied|invalid|api key|4\d\d|not ", line, re.IGNORECASE)
     ]
     found = (telling or [line for line in lines if line] or ["`wandb sync` sent nothing and said nothing"])[-1]
-    return " ".join(found.replace("ERROR", "").split())[:300]
+    return " ".join(found.removeprefix("ERROR").removeprefix("Error:").split())[:300]
