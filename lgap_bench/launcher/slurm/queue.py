@@ -93,5 +93,7 @@ def _ask(*command: str) -> subprocess.CompletedProcess[str]:
 
 def words(text: str) -> str:
     """SLURM's own words in one line, without the names of its programs."""
-    lines = (re.sub(r"^(sbatch|squeue|srun|scontrol|sacct): (error|fatal): ", "", line) for line in text.splitlines())
+    lines = (
+        re.sub(r"^(sbatch: |squeue: |srun: |slurm_load_jobs )(error|fatal): ", "", line) for line in text.splitlines()
+    )
     return "; ".join(line.strip() for line in lines if line.strip())
