@@ -219,7 +219,6 @@ def knock() -> str:
     Returns what it refuses with, or an empty text; a refusal need not mean the run, which comes with a key.
     """
     import requests
-
     import wandb
 
     url = str(wandb.setup().settings.base_url).rstrip("/")

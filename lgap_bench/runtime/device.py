@@ -45,14 +45,13 @@ def find_device(wanted: str) -> Device:
 def configure(tf32: bool = False, threads: int | None = None) -> None:
     """Set what a process has once: TF32, CPU threads (null: torch's own choice), determinism, the libraries' chatter."""
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a cell never downloads: who measures checks its files first
+    # Read when diffusers is loaded. That takes seconds, so only a cell with a diffusion model loads it.
+    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
     import torch
-    from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
-    diffusers_logging.disable_progress_bar()
-    diffusers_logging.set_verbosity_error()
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
     if threads:

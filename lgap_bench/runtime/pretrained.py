@@ -18,6 +18,10 @@ def require_finite(module: nn.Module, weights: str) -> None:
 
 def pretrained(kind: Any, folder: Path, weights: str) -> Any:
     """`kind.from_pretrained(folder)` that refuses missing tensors, which the libraries fill with random numbers."""
+    if kind.__module__.startswith("diffusers."):
+        from diffusers.utils import logging  # loaded by now, and not before: it takes seconds
+
+        logging.disable_progress_bar()
     try:
         model, info = kind.from_pretrained(folder, use_safetensors=True, output_loading_info=True)
     except (OSError, TypeError, RuntimeError, ValueError) as error:

@@ -10,6 +10,8 @@ import pytest
 from cluster import Cluster, wait_for
 from sweeps import SLOW, TABLE, Sweep, records
 
+pytest_plugins = ["slurm_fixtures"]  # not in a conftest.py, whose name is that of the other tests' own
+
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 Records = dict[str, dict[str, list[object]]]
 
