@@ -47,7 +47,6 @@ def evaluate(parts: Parts, cell: Cell, record: Record, device: Device, loggers: 
                 chunk = _chunk(parts, cell, rows, device, journal, loggers)
             chunk["seconds"] = np.asarray(time.monotonic() - at + journal.answered)
             record.save_chunk(index, chunk)
-            journal.remove()
             fresh += rows.stop - start
         chunks.append(chunk)
         pace = (time.monotonic() - began) / max(fresh, 1)
