@@ -80,7 +80,7 @@ class Record:
         return chunk
 
     def save_chunk(self, index: int, chunk: Chunk) -> None:
-        """Write a chunk so that a kill leaves either the whole file or none; it says whose it is."""
+        """Write a chunk so that a kill leaves either the whole file or none; it says whose it is. Its journal goes."""
         files.write_npz(self._chunk_file(index), {**chunk, "stamp": np.asarray(self._stamp(index, chunk))})
         shutil.rmtree(self.journal(index), ignore_errors=True)
 

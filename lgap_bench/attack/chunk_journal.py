@@ -204,12 +204,6 @@ class ChunkJournal(Journal):
         self.full = True
         self.say(f"{why}: a kill from here on costs what this chunk does after it")
 
-    def remove(self) -> None:
-        """The chunk is saved: the journal goes."""
-        self.full = True
-        self.waiting.clear()
-        self.store.remove()
-
 
 class _Kept(torch.autograd.Function):
     """A function whose value and gradients are calls of a journal."""

@@ -35,9 +35,6 @@ class Journal:
     ) -> None:
         """Nothing to close."""
 
-    def remove(self) -> None:
-        """The chunk is saved: what was kept goes."""
-
     def tensors(self, kind: str, given: Sequence[Any], compute: Callable[[], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
         """What `compute` returns. `given` is all that it depends on: tensors, noise, plain values."""
         return compute()

@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -117,11 +116,6 @@ class Segments:
         if self._open is not None:
             self._open[1].close()
             self._open = None
-
-    def remove(self) -> None:
-        """Delete the folder with all that is in it."""
-        self.close()
-        shutil.rmtree(self.folder, ignore_errors=True)
 
     def _read_head(self, file: Path) -> None:
         place = int(file.stem)
