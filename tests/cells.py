@@ -19,6 +19,7 @@ from hydra.core.hydra_config import HydraConfig
 from lgap_bench import cli
 from lgap_bench.cell.compose import composed, resolved
 from lgap_bench.cell.identity import identity, record_id, stage_identity
+from lgap_bench.logger import console
 from lgap_bench.logger.base import SILENT, Loggers
 from lgap_bench.measure import run_cell
 from lgap_bench.record import Record
@@ -76,10 +77,12 @@ def fresh_process() -> Iterator[None]:
     }
     handlers, level, hydra = root.handlers[:], root.level, HydraConfig.instance().cfg
     os.environ.pop("HYDRA_FULL_ERROR", None)
+    first, console.FIRST = console.FIRST, 1e6  # on a busy machine a line of progress would stand before the answer
     GlobalHydra.instance().clear()
     try:
         yield
     finally:
+        console.FIRST = first
         GlobalHydra.instance().clear()
         HydraConfig.instance().cfg = hydra
         for number, handler in heard.items():

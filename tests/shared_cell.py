@@ -16,11 +16,11 @@ def watched(file: str, slow: float) -> None:
     """Chunks say when they begin, and take a while longer than they would."""
     chunk = loop._chunk
 
-    def told(parts: Any, cell: Any, rows: slice, device: Any) -> Any:
+    def told(parts: Any, cell: Any, rows: slice, *more: Any) -> Any:
         with open(file, "a") as stream:  # a short line is appended whole
             stream.write(f"{os.getpid()} {rows.start // cell.chunk}\n")
         time.sleep(slow)
-        return chunk(parts, cell, rows, device)
+        return chunk(parts, cell, rows, *more)
 
     loop._chunk = told
 

@@ -235,7 +235,7 @@ def test_a_dry_table_composes_all_of_its_cells_and_leaves_nothing(tmp_path):
 @pytest.mark.parametrize(
     "words, told",
     [
-        (["hydra/launcher=slrum"], "conf/hydra/launcher has local"),
+        (["hydra/launcher=slrum"], "conf/hydra/launcher has slurm, slurm_debug, local, basic"),
         (["hydra/launcher=local", "hydra.launcher.jobs=0"], "hydra.launcher.jobs=0 is no number of processes"),
         (["hydra/launcher=local", "hydra.launcher.jobs=-1"], "hydra.launcher.jobs=-1 is no number of processes"),
         (["hydra/launcher=local", "hydra.launcher.jobs=many"], "hydra.launcher.jobs=many is no number of processes"),

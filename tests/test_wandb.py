@@ -95,7 +95,9 @@ def test_the_times_and_the_memory_of_a_finished_cell_are_shown_where_its_record_
 
     copy = Record(Path(shutil.copytree(seen[0].folder, tmp_path / seen[0].folder.name)))
     held = json.loads((copy.folder / "run.json").read_text())
-    files.write_json(copy.folder / "run.json", {**held, "chunk_seconds": [0.5, 1.0, 2.0], "peak_memory_mib": 300})
+    files.write_json(
+        copy.folder / "run.json", {**held, "chunk_seconds": [0.5, 1.0, 2.0], "chunk_peak_memory_mib": [300, 300, 300]}
+    )
     rows = wandb_run.of_record(copy, Settings(), {}).rows
     assert [(row["seconds"], row["samples_per_second"], row["peak_memory_mib"]) for row in rows] == [
         (0.5, 4.0, 300.0),

@@ -46,14 +46,14 @@ def run_facts(chunks: Sequence[Chunk], began: float, device: Device) -> dict[str
     call that made the record whole, its start and its waiting included.
     """
     seconds = [round(float(chunk["seconds"]), 3) for chunk in chunks]
-    memory = [
-        float(chunk["peak_memory_mib"]) for chunk in chunks if "peak_memory_mib" in chunk
-    ]  # chunks of earlier versions have none
+    # Chunks of earlier versions have none.
+    memory = [float(chunk["peak_memory_mib"]) for chunk in chunks if "peak_memory_mib" in chunk]
     return {
         "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "seconds": round(sum(seconds), 3),
         "chunk_seconds": seconds,
-        "peak_memory_mib": round(max(memory), 1) if memory else None,
+        "peak_memory_mib": max(memory, default=None),
+        "chunk_peak_memory_mib": memory,
         "seconds_of_last_call": round(time.monotonic() - began, 3),
         "device": device.kind,
         "lgap-bench": __version__,

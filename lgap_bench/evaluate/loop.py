@@ -47,8 +47,8 @@ def evaluate(parts: Parts, cell: Cell, record: Record, device: Device, loggers: 
         at, purifier = time.monotonic(), parts.defense.purifier
         with purifier.remembering() as seen, _journal(cell, record, index, seen, loggers) as journal:
             chunk = _chunk(parts, cell, rows_of(cell, index), device, journal, loggers)
-        chunk["seconds"] = np.asarray(time.monotonic() - at + journal.answered)
-        return {**chunk, "peak_memory_mib": np.asarray(peak_memory(device))}
+        chunk["seconds"] = np.asarray(round(time.monotonic() - at + journal.answered, 3))
+        return {**chunk, "peak_memory_mib": np.asarray(round(peak_memory(device), 1))}
 
     for index, chunk, new in shared(cell, record, lambda index: found(parts, cell, record, index), make):
         chunks[index] = chunk

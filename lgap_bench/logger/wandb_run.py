@@ -182,7 +182,7 @@ def _whole(record: Record, size: int) -> Iterator[dict[str, Any]]:
             "attacked": right["attacked"][rows],
             "failed": failed[rows],
             "seconds": _nth(run.get("chunk_seconds"), index),
-            "memory": _nth(run.get("peak_memory_mib"), index),
+            "memory": _nth(run.get("chunk_peak_memory_mib") or run.get("peak_memory_mib"), index),
         }
 
 

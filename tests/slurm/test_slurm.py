@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import shlex
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from cluster import Cluster, wait_for
-from sweeps import SLOW, TABLE, Sweep, records
+from sweeps import SLOW, TABLE, Sweep, command, environment, records
+
+from lgap_bench.sweep.status import SweepFolder
 
 pytest_plugins = ["slurm_fixtures"]  # not in a conftest.py, whose name is that of the other tests' own
 
@@ -48,6 +52,31 @@ def test_a_job_whose_time_is_up_goes_on_in_the_next_round(cluster: Cluster, slow
     assert long.state in ("done", "recorded")  # recorded, if the signal came between the record's end and the job's
     log = next(tmp_path.glob("sweeps/*/slurm/*_0_0_log.err")).read_text()
     assert "this job is timed-out" in log
+    assert same(tmp_path, slow)
+
+
+def test_a_batch_script_of_ones_own_is_queued_again_when_slurm_warns(
+    cluster: Cluster, slow: Records, tmp_path: Path
+) -> None:
+    """What `#SBATCH --signal=B:USR1@120` sends, to a sweep that one job runs cell by cell."""
+    script, log = tmp_path / "job.sh", tmp_path / "job.log"
+    script.write_text(f"#!/bin/bash\nexec {shlex.join(command(tmp_path, *SLOW, 'seed=0,1'))}\n")
+    submit = ["sbatch", "--parsable", "--requeue", "--open-mode=append", f"--output={log}", str(script)]
+    own = environment(cluster.environment, "0:7")
+    number = subprocess.run(submit, env=own, capture_output=True, text=True, check=True).stdout.strip()
+
+    def begun() -> bool:
+        folders = list(tmp_path.glob("sweeps/*"))
+        held = SweepFolder(folders[0]).job(0) if folders else None
+        return held is not None and held.state == "running" and held.images >= 1
+
+    wait_for("the first chunk", 120, begun)
+    assert cluster.tells(["scancel", "--batch", "--signal=USR1", number])
+    wait_for("the second round", 200, lambda: "2 cells: 2 measured" in log.read_text())
+    assert (
+        f"interrupted (SIGUSR1); what is finished is kept, the same call resumes; job {number} is queued again"
+        in log.read_text()
+    )
     assert same(tmp_path, slow)
 
 
