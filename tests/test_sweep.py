@@ -53,6 +53,23 @@ def test_a_failing_cell_is_named_with_its_words_and_the_others_are_measured(tmp_
     assert "1 cell: 1 from records" in again.stderr
 
 
+def test_the_flag_of_a_sweep_may_stand_last(tmp_path):
+    words = [
+        sys.executable,
+        "-m",
+        "lgap_bench.run",
+        *CELL,
+        "purifier=none",
+        f"outputs={tmp_path}",
+        "dry=true",
+        "seed=0,1",
+        "-m",
+    ]
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "2 cells: 2 checked" in done.stderr
+
+
 def test_equal_failures_stand_once_with_all_that_met_them():
     jobs = [Status(i, ["purifier=lgap", f"seed={i}"], FAILED, "no weights") for i in range(30)]
     text = "\n".join(command.told("x", jobs))

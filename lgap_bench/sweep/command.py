@@ -66,7 +66,10 @@ def sweep(
     `tables` are the items of a paper that it was started for. Returns its folder and the exit code. Raises ValueError if no cell matched, and what Hydra refuses before a job begins.
     """
     folder = begin(words, label)
-    sys.argv[1:] = [*words, f"hydra.sweep.dir='{folder.path}'"]
+    # argparse takes the keys in one piece: the flag goes before them.
+    flags = [word for word in words if word in ("-m", "--multirun")]
+    keys = [word for word in words if word not in flags]
+    sys.argv[1:] = [*flags, *keys, f"hydra.sweep.dir='{folder.path}'"]
     try:
         with led(folder):
             app()
