@@ -49,11 +49,10 @@ def cell(cfg: DictConfig, *more: Logger) -> tuple[Record | None, str]:
     own = HydraConfig.get()
     if own.job.chdir:
         raise ValueError(CHDIR)
-    choices = own.runtime.choices
+    choices, loggers = own.runtime.choices, configured(cfg.logger, more)
     if cfg.dry:
         print(text := dry(resolve(cfg, choices)))
         return None, text
-    loggers = configured(cfg.logger, more)
     try:
         record = run_cell(cfg, choices, own.overrides.task, loggers)
     finally:
@@ -79,6 +78,7 @@ def main() -> None:
     check_overrides(words)
     if command.is_sweep(words):
         sys.exit(command.sweep(words, app)[1])
+    command.check_alone(words)
     app()
 
 

@@ -269,3 +269,25 @@ def test_a_sweep_that_cannot_begin_is_one_line_and_leaves_nothing(words, told, t
     assert done.stderr.count("\n") == 1, done.stderr
     assert told in done.stderr
     assert not list(tmp_path.rglob("*.json"))
+
+
+@pytest.mark.parametrize(
+    "words, told",
+    [
+        (["run", "hydra/launcher=local", "dry=true"], "hydra/launcher=local without -m"),
+        (["run", "hydra/launcher=slurm", "purifier=none"], "hydra/launcher=slurm without -m"),
+        (["run", "logger=[console,wandb]", "logger.wandb.mode=onlin", "dry=true"], "logger.wandb.mode=onlin"),
+        (["run", "logger=[console,wandb]", "logger.wandb.project=a/b", "dry=true"], "project=a/b has / in it"),
+        (["tables", "lgap/1", "slow=maybe"], "slow=maybe is neither true nor false"),
+        (["tables", "lgpa"], "lgpa is no paper and no table"),
+        (["tables"], "no table is named"),
+        (["tables", "coup/4"], "nothing to measure here"),
+        (["status"], "has no sweeps"),
+    ],
+)  # fmt: skip
+def test_odd_words_are_refused_in_one_line(words, told, tmp_path):
+    done = called(*words, f"outputs={tmp_path}")
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert told in done.stderr
+    assert not list(tmp_path.rglob("*.json"))

@@ -58,6 +58,13 @@ def is_sweep(words: Sequence[str]) -> bool:
     )
 
 
+def check_alone(words: Sequence[str]) -> None:
+    """Raise ValueError for a launcher where there is no sweep: the cell would be measured here, on a login node perhaps."""
+    named = [word for word in words if word.startswith("hydra/launcher=") and word != "hydra/launcher=basic"]
+    if named:
+        raise ValueError(f"{named[-1]} without -m: a launcher starts the jobs of a sweep, write -m, also for one cell")
+
+
 def sweep(
     words: list[str], app: Callable[[], object], label: str = "", tables: Sequence[str] = ()
 ) -> tuple[SweepFolder, int]:

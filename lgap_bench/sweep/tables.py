@@ -26,11 +26,14 @@ def main(app: Callable[[], object]) -> None:
     Exit code 1 if a cell failed; the tables are printed all the same.
     """
     words = with_home(sys.argv[1:])
+    slow = [word for word in words if word.startswith("slow=")][-1:] or ["slow=false"]
+    if slow[0] not in ("slow=true", "slow=false"):
+        raise ValueError(f"{slow[0]} is neither true nor false: slow=true adds the rows that take hours")
     names = items([word for word in words if "=" not in word and not word.startswith("-")])
     given = [word for word in words if "=" in word and not word.startswith("slow=")]
     dataset = next((word.removeprefix("dataset=") for word in given if word.startswith("dataset=")), None)
     check_overrides(given)
-    found = grids(names, dataset is not None, "slow=true" in words)
+    found = grids(names, dataset is not None, slow[0] == "slow=true")
     label = "-".join(names) if len(names) < 3 else names[0].split("/")[0]
     _, code = command.sweep(["-m", *given, as_override(found)], app, label, names)
     for name in names if "dry=true" not in given else []:
