@@ -7,11 +7,13 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from cells import called, lgap_bench
 
+from lgap_bench.runtime.worker import Worker, read_worker, this_worker
 from lgap_bench.sweep import command
 from lgap_bench.sweep.job import tracked
 from lgap_bench.sweep.status import DONE, FAILED, INTERRUPTED, KILLED, RUNNING, WAITING, Status, SweepFolder
@@ -159,7 +161,7 @@ def test_a_signal_ends_a_sweep_in_one_line_and_its_jobs_know_it(name, code, tmp_
 def test_no_process_outlives_the_local_launcher(name, tmp_path):
     process = started(*SLEEPS, "seed=0,1", "hydra/launcher=local", "hydra.launcher.jobs=2", outputs=tmp_path)
     wait_for(lambda: at_work(tmp_path, 2))
-    children = [job.pid for job in folder_of(tmp_path).jobs()]
+    children = [read_worker(job.worker).pid for job in folder_of(tmp_path).jobs()]
     assert len(set(children)) == 2
     process.send_signal(getattr(signal, name))
     process.communicate(timeout=60)
@@ -179,11 +181,11 @@ def test_the_same_words_come_back_to_the_same_folder_and_a_living_sweep_keeps_it
     words = ["-m", "purifier=lgap,coup", f"outputs={tmp_path}"]
     first = command.begin(words)
     assert command.begin(list(reversed(words))) == first  # this very process leads it
-    head = first.head()
-    first.write_head({**head, "pid": os.getppid(), "beat": time.time()})
+    head, parent = first.head(), replace(this_worker(), pid=os.getppid(), started="").name
+    first.write_head({**head, "worker": parent, "beat": time.time()})
     second = command.begin(words)
     assert second.name == f"{first.name}-2"
-    first.write_head({**head, "pid": os.getppid(), "beat": time.time(), "ended": time.time()})
+    first.write_head({**head, "worker": parent, "beat": time.time(), "ended": time.time()})
     assert command.begin(words) == first
 
 
@@ -191,10 +193,11 @@ def test_a_job_without_a_sign_of_life_counts_as_killed(tmp_path):
     folder = SweepFolder(tmp_path)
     folder.announce(0, [["seed=0"], ["seed=1"], ["seed=2"]])
     gone = subprocess.run(["sh", "-c", "echo $$"], capture_output=True, text=True).stdout
-    me = command.me()
-    folder.write(Status(0, ["seed=0"], RUNNING, beat=time.time(), **{**me, "pid": int(gone)}))
-    folder.write(Status(1, ["seed=1"], RUNNING, beat=time.time() - 600, host="elsewhere", pid=1))
-    folder.write(Status(2, ["seed=2"], RUNNING, beat=time.time(), host="elsewhere", pid=1))
+    dead = replace(this_worker(), pid=int(gone), started="1").name
+    far = Worker("elsewhere", "another", 1, "1").name
+    folder.write(Status(0, ["seed=0"], RUNNING, beat=time.time(), worker=dead))
+    folder.write(Status(1, ["seed=1"], RUNNING, beat=time.time() - 600, worker=far))
+    folder.write(Status(2, ["seed=2"], RUNNING, beat=time.time(), worker=far))
     assert [job.state for job in folder.jobs()] == [KILLED, KILLED, RUNNING]
 
 

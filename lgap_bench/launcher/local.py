@@ -8,18 +8,19 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from hydra.core.utils import JobReturn, JobStatus
-from hydra.plugins.launcher import Launcher
 from omegaconf import open_dict
 
+from lgap_bench.launcher.base import SweepLauncher
 from lgap_bench.sweep.command import telling
 from lgap_bench.sweep.status import SweepFolder
 
 
-class LocalLauncher(Launcher):
+class LocalLauncher(SweepLauncher):
     """Processes that take one job after the other: the libraries are loaded once per process, not once per job.
 
     On a CPU each process has one thread (on small networks two processes do twice as much as two threads), on GPUs each
@@ -31,18 +32,12 @@ class LocalLauncher(Launcher):
     """
 
     def __init__(self, jobs: int | str = "auto", memory_gb: float = 2.5) -> None:
+        super().__init__()
         if not (jobs == "auto" or (isinstance(jobs, int) and not isinstance(jobs, bool) and jobs > 0)):
             raise ValueError(f"hydra.launcher.jobs={jobs} is no number of processes: write a positive number, or auto")
         if isinstance(memory_gb, bool) or not isinstance(memory_gb, int | float) or not memory_gb > 0:
             raise ValueError(f"hydra.launcher.memory_gb={memory_gb} is not positive: write what a process needs, in GB")
         self.jobs, self.memory_gb = jobs, memory_gb
-        self.config: Any = None
-        self.hydra_context: Any = None
-        self.task_function: Any = None
-
-    def setup(self, *, hydra_context: Any, task_function: Any, config: Any) -> None:
-        """What Hydra hands over before the first launch."""
-        self.config, self.hydra_context, self.task_function = config, hydra_context, task_function
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run the jobs; each one's outcome, also of those that died."""
@@ -58,7 +53,7 @@ class LocalLauncher(Launcher):
         )
         progress = Progress(folder, len(job_overrides))
         tasks = [
-            (number, self._composed(number, list(overrides), quiet=count > 1, alone=not gpus))
+            (number, partial(self._composed, number, list(overrides), quiet=count > 1, alone=not gpus))
             for number, overrides in enumerate(job_overrides, initial_job_idx)
         ]
         outcomes = {}

@@ -19,7 +19,9 @@ from lgap_bench.sweep.job import silently
 
 TICK = 1.0  # seconds between two looks at the clock
 PATIENCE = 30.0  # seconds that an interrupted process has to write down where it is
-Task = tuple[int, Any]  # a job's number and its config
+Task = tuple[
+    int, Callable[[], Any]
+]  # a job's number, and what composes its config: when it begins, not before the first
 Ended = tuple[int, Any, str]  # number, outcome or None for one that died, what it printed or how it died
 
 
@@ -81,8 +83,8 @@ class Pool:
         """Give a process its next job, or let it go."""
         worker.job = None
         if todo:
-            worker.job, config = todo.pop()
-            worker.connection.send((worker.job, config))
+            worker.job, compose = todo.pop()
+            worker.connection.send((worker.job, compose()))
 
     def _buried(self, worker: Worker) -> str:
         """How a process died, in words; a new one stands in its place."""

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from lgap_bench.cell.form import outputs_folder
 from lgap_bench.runtime.files import writable
+from lgap_bench.runtime.worker import this_worker
 from lgap_bench.sweep.status import (
     BAD,
     CHECKED,
@@ -31,7 +32,6 @@ from lgap_bench.sweep.status import (
     SweepFolder,
     beating,
     living,
-    me,
 )
 
 SWEEPING = ("-m", "--multirun", "hydra.mode=MULTIRUN")
@@ -111,7 +111,9 @@ def begin(words: Sequence[str], label: str = "") -> SweepFolder:
     while _led(folder):
         again += 1
         folder = SweepFolder(base / f"{name}-{again}")
-    folder.write_head({"words": list(words), "jobs": [], "began": time.time(), "beat": time.time(), **me()})
+    folder.write_head(
+        {"words": list(words), "jobs": [], "began": time.time(), "beat": time.time(), "worker": this_worker().name}
+    )
     return folder
 
 
@@ -136,10 +138,9 @@ def sweep_name(words: Sequence[str], label: str = "") -> str:
 def _led(folder: SweepFolder) -> bool:
     """Whether another living process leads this sweep."""
     head = folder.head()
-    mine = me()
-    if not head or head.get("ended") or (head.get("host"), head.get("pid")) == (mine["host"], mine["pid"]):
+    if not head or head.get("ended") or head.get("worker") == this_worker().name:
         return False
-    return living(str(head.get("host", "")), int(head.get("pid", 0)), float(head.get("beat", 0)))
+    return living(str(head.get("worker", "")), float(head.get("beat", 0)))
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from lgap_bench.logger.base import Done, Logger
 from lgap_bench.record import Record
 from lgap_bench.runtime.errors import is_user_error, sentence
 from lgap_bench.runtime.requeue import taken_away
+from lgap_bench.runtime.worker import this_worker
 from lgap_bench.sweep.status import (
     CHECKED,
     DONE,
@@ -29,7 +30,6 @@ from lgap_bench.sweep.status import (
     Status,
     SweepFolder,
     beating,
-    me,
 )
 
 
@@ -51,7 +51,7 @@ class StatusFile(Logger):
         now = time.time()
         self.silent = False
         self.folder, self.written, self.lock = folder, now, threading.Lock()  # two threads write: this and the beat
-        self.status = Status(number, list(overrides), RUNNING, began=now, beat=now, **me())
+        self.status = Status(number, list(overrides), RUNNING, began=now, beat=now, worker=this_worker().name)
         self.status = replace(self.status, attempt=1 + (held.attempt if held else 0))
         self._write()
 

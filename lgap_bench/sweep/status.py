@@ -20,6 +20,8 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from lgap_bench.runtime.worker import read_worker
+
 BEAT = 10.0  # seconds between two signs of life
 SILENT_FOR = 90.0  # seconds without one, after which a job is taken for dead
 
@@ -41,6 +43,7 @@ class Status:
         doing: what it does now, `step 12 of 40`.
         images, n, robust, left: as in `logger.base.Done`.
         attempt: how manieth start of this job.
+        worker: the process that does it, as `runtime.worker` names it.
         began, beat, ended: seconds since 1970, by the job's own clock.
     """
 
@@ -56,8 +59,7 @@ class Status:
     robust: float | None = None
     left: float | None = None
     attempt: int = 0
-    host: str = ""
-    pid: int = 0
+    worker: str = ""
     began: float = 0.0
     beat: float = 0.0
     ended: float = 0.0
@@ -65,7 +67,7 @@ class Status:
     @property
     def alive(self) -> bool:
         """Whether the job's process still gives signs of life."""
-        return living(self.host, self.pid, self.beat)
+        return living(self.worker, self.beat)
 
     def seen(self) -> Status:
         """The job as it is: one that says `running` and gives no sign of life was killed."""
@@ -135,22 +137,10 @@ class SweepFolder:
         return self.path / "jobs" / f"{number:05d}{suffix}"
 
 
-def living(host: str, pid: int, beat: float) -> bool:
-    """Whether a process gives signs of life: its last one is young and, on this machine, it is there."""
-    if host == socket.gethostname() and not Path(f"/proc/{pid}").exists() and not _signals(pid):
-        return False
-    return time.time() - beat < SILENT_FOR
-
-
-def _signals(pid: int) -> bool:
-    """Whether a process of this machine can be signalled, where there is no /proc."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+def living(worker: str, beat: float) -> bool:
+    """Whether a process gives signs of life: its last one is young and, where that can be told from here, it is there."""
+    known = read_worker(worker)
+    return not (known is not None and known.gone) and time.time() - beat < SILENT_FOR
 
 
 @contextmanager
@@ -172,11 +162,6 @@ def beating(beat: Any) -> Iterator[None]:
     finally:
         over.set()
         thread.join()
-
-
-def me() -> dict[str, Any]:
-    """Whose process this is."""
-    return {"host": socket.gethostname(), "pid": os.getpid()}
 
 
 def _read(file: Path) -> dict[str, Any]:

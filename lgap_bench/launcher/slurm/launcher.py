@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.utils import JobReturn, JobStatus
-from hydra.plugins.launcher import Launcher
 from omegaconf import OmegaConf, open_dict
 
+from lgap_bench.launcher.base import SweepLauncher
 from lgap_bench.launcher.slurm import queue, submit
 from lgap_bench.launcher.slurm.settings import Settings
 from lgap_bench.launcher.slurm.submit import Job, Refused
@@ -27,24 +27,18 @@ class CellFailed(Exception):
     """Raised in a job whose cell failed, after that was written down: SLURM then says FAILED and not COMPLETED."""
 
 
-class SlurmLauncher(Launcher):
+class SlurmLauncher(SweepLauncher):
     """Hands a sweep's jobs to SLURM, waits for all of them, and writes down those that died.
 
     The arguments are `Settings`'. The jobs outlive this process; a second call with the same words finds their records.
     """
 
     def __init__(self, **keys: Any) -> None:
+        super().__init__()
         plain: dict[str, Any] = {
             key: OmegaConf.to_container(each) if OmegaConf.is_config(each) else each for key, each in keys.items()
         }
         self.settings = Settings(**plain)
-        self.config: Any = None
-        self.hydra_context: Any = None
-        self.task_function: Any = None
-
-    def setup(self, *, hydra_context: Any, task_function: Any, config: Any) -> None:
-        """What Hydra hands over before the first launch."""
-        self.config, self.hydra_context, self.task_function = config, hydra_context, task_function
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run the jobs; each one's outcome. Raises ValueError in one line if SLURM is not here or takes none of them."""
