@@ -219,7 +219,8 @@ def test_two_jobs_that_ask_at_once_train_once(tmp_path):
     assert sorted(trained) == [0, 3], "both trained"
     waited = errors[trained.index(0)]
     assert waited.count("another process is at it (process ") == 1, waited
-    assert "finetune of digits/standard: finetune: epoch 2/3" in waited, "who waits does not hear how far it is"
+    # Which epochs it hears of depends on how busy the machine is.
+    assert "finetune of digits/standard: finetune: epoch " in waited, "who waits does not hear how far it is"
     assert not (tmp_path / "locks").exists()
     assert not list(tmp_path.rglob("progress.txt"))
     assert len(list((tmp_path / "records").iterdir())) == 2

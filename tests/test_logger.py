@@ -124,7 +124,9 @@ def test_a_cell_that_fails_tells_its_error_and_no_end(tmp_path):
 
 def test_the_progress_in_a_log_is_a_line_per_chunk(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("lgap_bench.logger.console.FIRST", 600.0)
-    run([*CELL, f"outputs={tmp_path}"], Loggers([Console()]))
+    loggers = Loggers([Console()])
+    run([*CELL, f"outputs={tmp_path}"], loggers)
+    loggers.closed()  # or its clock goes on and speaks in the middle of a later test
     lines = capsys.readouterr().err.splitlines()
     assert [line.split("  ")[0] for line in lines] == ["none under pgd: 2/4", "none under pgd: 4/4"]
     assert all("\r" not in line and line.endswith("s left") for line in lines)
