@@ -46,10 +46,25 @@ class SingleLabel:
             f"{name}_margin": margins.double().cpu().numpy(),
         }
 
+    def bare(self, name: str, logits: Tensor, labels: Tensor) -> dict[str, NDArray[Any]]:
+        """What a record keeps of the bare classifier's logits (B, classes): its predictions."""
+        return {f"{name}_undefended": logits.argmax(-1).cpu().numpy()}
+
     def correct(self, columns: Mapping[str, Any], name: str) -> NDArray[np.bool_]:
-        """From a record's columns whether each draw was right: (B, draws) of samples, (draws, B) of a chunk."""
+        """From a record's columns whether each draw was right: (B, draws) of samples, (draws, B) of a chunk.
+
+        A task that label and prediction do not decide keeps it in a column of its own.
+        """
+        if f"{name}_right" in columns:
+            return np.asarray(columns[f"{name}_right"], bool)
         guesses, labels = np.asarray(columns[f"{name}_prediction"]), np.asarray(columns["label"])
         return guesses == labels if isinstance(columns["label"], np.ndarray) else guesses == labels[:, None]
+
+    def bare_correct(self, columns: Mapping[str, Any], name: str) -> NDArray[np.bool_]:
+        """From a record's columns whether the bare classifier was right, (B,)."""
+        kept = columns.get(f"{name}_undefended_right")
+        guesses, labels = np.asarray(columns[f"{name}_undefended"]), np.asarray(columns["label"])
+        return guesses == labels if kept is None else np.asarray(kept, bool)
 
 
 SINGLE_LABEL = SingleLabel()
