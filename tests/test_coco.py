@@ -230,6 +230,15 @@ def test_a_polygon_outside_with_a_box_inside_is_left_out_too(tiny):
     assert tiny.read().left_out["objects without a pixel in their image"] == 1
 
 
+def test_a_line_is_no_area_alone_and_nothing_beside_a_polygon(tiny):
+    line = [30.0, 10.0, 50.0, 20.0]
+    tiny.held["annotations"][0]["segmentation"] = [line]
+    tiny.held["annotations"][1]["segmentation"] += [line]
+    held = tiny.read()
+    assert held.left_out["objects without a pixel in their image"] == 1
+    assert outline.mask(held.images[1].things[0].outline, WIDTH, HEIGHT).sum() == 200
+
+
 def test_an_image_without_annotation_is_left_out_and_counted(tiny):
     tiny.held["annotations"] = [each for each in tiny.held["annotations"] if each["image_id"] != tiny.ids[0]]
     held = tiny.read()
@@ -244,7 +253,7 @@ DAMAGED = [
     ({"bbox": [1, 2, 3]}, "bbox [1, 2, 3] is not left, top, width and height"),
     ({"bbox": [1, 2, -3, 4]}, "is not left, top, width and height"),
     ({"bbox": [1, 2, float("nan"), 4]}, "is not left, top, width and height"),
-    ({"segmentation": [[1, 2, 3, 4]]}, "its polygon is no list of x, y"),
+    ({"segmentation": [[1, 2, 3, 4, 5, 6, 7]]}, "its polygon is no list of x, y"),
     ({"segmentation": []}, "its polygon is no list of x, y"),
     ({"segmentation": [[1, 2, 3, 4, 5, "a"]]}, "its polygon is no list of x, y"),
     ({"segmentation": {"size": [40, 60], "counts": [100, 5]}}, "annotation 105: its RLE is damaged"),

@@ -19,7 +19,7 @@ def mask(outline: Outline, width: int, height: int) -> NDArray[np.uint8]:
     from pycocotools import mask as rle
 
     if isinstance(outline, list):
-        return rle.decode(rle.merge(rle.frPyObjects(outline, height, width)))
+        return rle.decode(rle.merge(rle.frPyObjects(_areas(outline), height, width)))
     counted = isinstance(outline["counts"], list)
     return rle.decode(rle.frPyObjects(outline, height, width) if counted else outline)
 
@@ -30,9 +30,16 @@ def inside(outline: Outline, width: int, height: int, what: str) -> bool:
         _check_rle(outline, width, height, what)
         return True
     whole = isinstance(outline, list) and outline
-    if not whole or not all(numbers(each) and len(each) >= 6 and len(each) % 2 == 0 for each in outline):
+    if not whole or not all(numbers(each) and len(each) % 2 == 0 for each in outline):
         raise ValueError(f"{what}: its polygon is no list of x, y, x, y, ...: mend it or take the official file")
-    return any(min(p[::2]) < width and max(p[::2]) > 0 and min(p[1::2]) < height and max(p[1::2]) > 0 for p in outline)
+    return any(
+        min(p[::2]) < width and max(p[::2]) > 0 and min(p[1::2]) < height and max(p[1::2]) > 0 for p in _areas(outline)
+    )
+
+
+def _areas(polygons: list[list[float]]) -> list[list[float]]:
+    """The polygons without points and lines, of which pycocotools takes four numbers for a box."""
+    return [each for each in polygons if len(each) >= 6]
 
 
 def numbers(values: Any) -> bool:
