@@ -27,6 +27,9 @@ COMPANIONS = {"purifier/none": ["attack=pgd"], "purifier/downsample": ["attack=p
               ("digits", "cifar10", "cifar100", "imagenet")}, **{f"subset/{d}/{s}": [f"dataset={d}", *more]
               for d, more in (("cifar10", []), ("cifar100", ["train=cifar100/adp"]))
               for s in ("coup_512", "diffpure_8x64", "salt_pepper_500")}}  # fmt: skip
+COMPANIONS |= {
+    f"subset/{d}/{s}": [f"dataset={d}"] for d in ("coco", "scenes") for s in ("ten", "small", "medium", "full")
+}
 NESTED = ("purifier/sampler", "purifier/guidance")  # groups inside a part, which needs one that has them
 
 

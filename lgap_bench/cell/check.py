@@ -6,11 +6,12 @@ import math
 import os
 from pathlib import Path
 
-from lgap_bench.cell.about import about
+from lgap_bench.cell.about import about, without
 from lgap_bench.cell.config import GROUPS, Cell, Config
 from lgap_bench.cell.diffusion import check_diffusion
 from lgap_bench.cell.rules import check_compatibility, paths, require_package
 from lgap_bench.cell.values import ABOUT, check_limits, fraction
+from lgap_bench.dataset import rule
 from lgap_bench.dataset.subset import entries
 from lgap_bench.prior.timesteps import timesteps
 from lgap_bench.runtime import weights as weight_files
@@ -18,7 +19,7 @@ from lgap_bench.runtime import weights as weight_files
 
 def check(cell: Cell) -> None:
     """Raise ValueError for the first thing in a resolved cell config that cannot work."""
-    _check_subset(cell)
+    check_subset(cell)
     check_limits({**cell.numbers, **{group: getattr(cell, group) for group in GROUPS}, **cell.stages})
     _check_threads(cell)
     _check_shards(cell)
@@ -93,7 +94,8 @@ def _check_steps(attack: Config, path: str, eps: float, most: float) -> None:
             _check_steps(member, f"{path}.{key}", eps, most)
 
 
-def _check_subset(cell: Cell) -> None:
+def check_subset(cell: Cell) -> None:
+    """Raise ValueError for a subset of another data set or split, and for one that is not what its YAML says."""
     name, dataset = cell.names.subset, cell.dataset
     folder = name.rpartition("/")[0]
     if folder not in ("", cell.names.dataset):
@@ -104,8 +106,10 @@ def _check_subset(cell: Cell) -> None:
         return
     if dataset["split"] != "test":
         raise ValueError(f"dataset.split={dataset['split']} with subset={name}: a subset is of the test images")
-
-    entries(**dataset["subset"])
+    if "classes" in dataset["subset"]:
+        rule.parse(without(dataset["subset"]))  # which images it chooses, only the annotations say
+    else:
+        entries(**dataset["subset"])
 
 
 def _check_sizes(cell: Cell) -> None:
