@@ -41,7 +41,7 @@ demo: install
 # Every table of a paper, with the published values beside the measured ones. SCALE=paper needs the paper's data and models;
 # SLOW=1 adds the rows that take hours (unreduced AutoAttack on purifiers, PGD-200 + EOT 20); N= sets the images of all.
 tables: install
-	$(BIN)/lgap-bench tables $(PAPER) $(if $(filter miniature,$(SCALE)),dataset=digits) $(if $(SLOW),slow=true) \
+	$(BIN)/lgap-bench tables $(PAPER) $(if $(filter miniature,$(SCALE)),dataset=$(if $(filter conditioned_denoising%,$(PAPER)),scenes,digits)) $(if $(SLOW),slow=true) \
 	  $(if $(N),n=$(N)) hydra/launcher=$(LAUNCHER) outputs=$(OUTPUTS) $(WORDS)
 
 # COUP's table 4 is seconds, not robustness: alone on the machine, so not among the others.

@@ -13,16 +13,21 @@ from lgap_bench.cell.config import Cell, Config
 from lgap_bench.cell.diffusion import guided_by_trained
 from lgap_bench.cell.instantiate import instantiate
 from lgap_bench.cell.rules import paths
+from lgap_bench.dataset.base import DataSet
 from lgap_bench.defense import Defense
+from lgap_bench.detector.base import decode, require_names
 from lgap_bench.finetune.stage import trained
 from lgap_bench.logger.base import SILENT, Loggers
 from lgap_bench.metric import clip
 from lgap_bench.metric.captions import Captions
+from lgap_bench.metric.labels import Labels, best_threshold
+from lgap_bench.metric.regions import Regions
 from lgap_bench.purifier.base import Purifier
 from lgap_bench.runtime import weights as weight_files
 from lgap_bench.runtime.device import Device
 from lgap_bench.runtime.errors import in_user_code, is_user_error
 
+CHOSEN_ON, BATCH = 512, 64  # validation images that a threshold is chosen on, and how many at once
 LARGE = 100 * 2**20  # bytes of model files whose loading is announced
 
 
@@ -43,6 +48,8 @@ def build(cell: Cell, device: Device, loggers: Loggers = SILENT) -> Parts:
     classifier = _built("classifier", names.classifier, cell.classifier)
     purifier = _built("purifier", names.purifier, cell.purifier)
     _check_modules(cell, purifier, classifier)
+    if (detector := getattr(purifier, "detector", None)) is not None:
+        require_names(detector, dataset.classes, f"detector={cell.purifier['detector'].get('weights', cell.names.purifier)}")
     classifier = trained(cell, classifier, device, loggers.phase, loggers.step)
     if guided_by_trained(cell):
         purifier.guidance.classifier = classifier
@@ -52,8 +59,30 @@ def build(cell: Cell, device: Device, loggers: Loggers = SILENT) -> Parts:
     view = _built("view", names.view, cell.view, defense=defense, max_rows=cell.max_rows)
     score = clip.load(cell.clip).to(device.torch) if cell.clip else None
     cut = getattr(getattr(purifier, "prior", None), "cut", None)  # a prior that reads captions says which it cuts
-    captions = Captions(dataset.classes, dataset.synonyms, dataset.unrelated, score, cut)
-    return Parts(dataset, defense, attack, view, threat, (captions,))
+    captions = Captions(dataset.classes, dataset.synonyms, dataset.unrelated, score, cut, purifier.words)
+    measures = (captions, *_of_regions(purifier), *_of_labels(cell, dataset, defense, device))
+    return Parts(dataset, defense, attack, view, threat, measures)
+
+
+def _of_regions(purifier: Purifier) -> tuple[Regions, ...]:
+    """The measure of a purifier that detects."""
+    return () if getattr(purifier, "detector", None) is None else (Regions(decode),)
+
+
+@torch.no_grad()
+def _of_labels(cell: Cell, dataset: DataSet, defense: Defense, device: Device) -> tuple[Labels, ...]:
+    """The measure of images with several labels; its threshold is chosen on clean validation images, for the bare classifier.
+
+    One threshold for all purifiers of a classifier, so that their precisions can be compared.
+    """
+    if dataset.present is None:
+        return ()
+    held: DataSet = _built("dataset", cell.names.dataset, {**cell.dataset, "split": "validation"})
+    rows = range(0, min(len(held), CHOSEN_ON), BATCH)
+    scores = [defense.classify(held.images[row : row + BATCH].to(device.torch)).float().cpu() for row in rows]
+    assert held.present is not None
+    truth = held.present[: BATCH * len(rows)]
+    return (Labels(dataset.classes, best_threshold(torch.cat(scores).numpy()[: len(truth)], truth.numpy())),)
 
 
 def _announce(cell: Cell, loggers: Loggers) -> None:

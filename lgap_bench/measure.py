@@ -6,16 +6,19 @@ last makes the record whole.
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from typing import Any
 
+import yaml
 from omegaconf import DictConfig
 
+from lgap_bench import CONF
 from lgap_bench.cell.config import SHARING, Cell
 from lgap_bench.cell.identity import identity, record_id
-from lgap_bench.cell.instantiate import check_signatures
+from lgap_bench.cell.instantiate import check_signatures, instantiate
 from lgap_bench.cell.prepare import prepare
 from lgap_bench.evaluate.lower import compare, made_by_other_code
 from lgap_bench.evaluate.share import nobody_at
@@ -53,6 +56,26 @@ def run_cell(
     if cell.names.experiment and record.folder.exists():
         record.request(cell.names.experiment, [word for word in overrides if not _says_whose(word)])
     return record
+
+
+def export_cell(cfg: DictConfig, choices: Mapping[str, str], record: Record) -> Record:
+    """Write a finished cell's attacked images as a data set, and measure its 8-bit images as a cell with attack=given."""
+    from lgap_bench.evaluate.export import BYTES, export
+
+    cell = prepare(cfg, choices)
+    dataset = instantiate(cell.dataset)
+    folder = export(record, dataset.images[: cell.n].numpy(), cell.outputs)
+    again = copy.deepcopy(cfg)
+    given = yaml.safe_load((CONF / "attack" / "given.yaml").read_text())
+    again.attack = {**given, "file": str(folder / BYTES)}
+    again.view, again.export, again.keep_images = (
+        yaml.safe_load((CONF / "view" / "none.yaml").read_text()),
+        False,
+        False,
+    )
+    del again.attack["defaults"]
+    chosen = {key: name for key, name in choices.items() if not key.startswith("experiment")}
+    return run_cell(again, {**chosen, "attack": "given", "view": "none"})
 
 
 def measure(

@@ -19,9 +19,9 @@ from lgap_bench.cell.dry import dry
 from lgap_bench.cell.form import CHDIR, check_overrides, with_home
 from lgap_bench.logger.base import Logger
 from lgap_bench.logger.configured import configured
-from lgap_bench.measure import run_cell
+from lgap_bench.measure import export_cell, run_cell
 from lgap_bench.record import Record
-from lgap_bench.report.screen import not_whole, one_screen
+from lgap_bench.report.screen import not_whole, one_screen, rescored
 from lgap_bench.runtime.errors import Refused, is_user_error, one_line_errors
 from lgap_bench.sweep import command
 from lgap_bench.sweep.job import Outcome, tracked
@@ -55,9 +55,11 @@ def cell(cfg: DictConfig, *more: Logger) -> tuple[Record | None, str]:
         return None, text
     try:
         record = run_cell(cfg, choices, own.overrides.task, loggers)
+        again = export_cell(cfg, choices, record) if cfg.export and record.complete else None
     finally:
         loggers.closed()
-    print(text := told(record, cfg))
+    text = told(record, cfg) + ("" if again is None else f"\n\n{rescored(record, again)}")
+    print(text)
     return record, text
 
 

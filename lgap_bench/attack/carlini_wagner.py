@@ -65,7 +65,8 @@ class CarliniWagner:
         """
         model = ViewModule(problem, self.draws, handicap=self.kappa, most=self.search * self.steps)
         c = Search(torch.full_like(problem.x[:, 0, 0, 0], self.c))
-        smallest = Smallest(problem.threat.random(problem.x, problem.stream("attack").draws(1, 0, -1)))
+        near = problem.threat.local(problem.x)
+        smallest = Smallest(near.random(problem.x, problem.stream("attack").draws(1, 0, -1)))
         others: list[Tensor] = []
         for number in range(self.search):
             run = self._run(model, c.value, smallest.x)

@@ -38,6 +38,7 @@ class PGD:
         caption_weight: weight of the captioner's teacher-forced loss on the true caption.
         caption_target: `null` raises that loss; `nearest` and `unrelated` lower the loss on another sentence instead, see
             `problem.aim_captions`.
+        detector_weight: weight of the detector's term: boxes vanish.
         keep: `best` (deterministic view: the first wrong or highest-loss iterate; randomized: chosen on select draws
             among the two iterates of highest EOT loss and the last) or `last` (as torchattacks does).
         eot: `mean` averages the draws' gradients; `sign_vote` their signs, as LGAP's release does.
@@ -61,6 +62,7 @@ class PGD:
     eot: Literal["mean", "sign_vote"] = "mean"
     select_draws: int = 8
     confirm_draws: int = 32
+    detector_weight: float = 0.0
 
     def __post_init__(self) -> None:
         require_choices(self, "attack")
@@ -68,8 +70,10 @@ class PGD:
             raise ValueError(
                 f"attack.target={self.target} with attack.loss={self.loss}: a targeted attack lowers the cross-entropy of its target, use attack.loss=cross_entropy"
             )
-        if self.eot == "sign_vote" and self.caption_weight:
-            raise ValueError("attack.eot=sign_vote counts signs, in which a caption term is lost: use attack.eot=mean")
+        if self.eot == "sign_vote" and (self.caption_weight or self.detector_weight):
+            raise ValueError(
+                "attack.eot=sign_vote counts signs, in which a caption's or a detector's term is lost: use attack.eot=mean"
+            )
 
     def __call__(self, problem: Problem) -> Tensor:
         """Attacked images (B, C, H, W), inside the threat's ball."""
@@ -129,7 +133,8 @@ class PGD:
 
         draws = self.draws if part.view.randomized else 1
         noise = part.stream("attack").draws(draws, restart, 0 if self.noise == "fixed" else step)
-        return estimate(part, x, noise, raised, aims, self.caption_weight, vote=self.eot == "sign_vote")
+        vote = self.eot == "sign_vote"
+        return estimate(part, x, noise, raised, aims, self.caption_weight, vote, self.detector_weight)
 
     def _confirm(
         self, problem: Problem, run: _Iterates, active: list[int], estimated: Estimate, restart: int, step: int
@@ -176,9 +181,12 @@ class PGD:
         logits = problem.view.query(problem.x, noise)[0]
         if self.target == "runner_up":
             return logits.scatter(1, problem.y[:, None], -torch.inf).argmax(1)
-        others = logits.shape[1] - 1
-        shifts = [1 + derive(problem.seed, "target", sample) % others for sample in problem.ids]
-        return (problem.y + torch.tensor(shifts, device=problem.y.device)) % (others + 1)
+        wrong = [problem.wrong_classes(row, logits.shape[1]) for row in range(len(problem.x))]
+        chosen = [
+            each[derive(problem.seed, "target", sample) % len(each)]
+            for each, sample in zip(wrong, problem.ids, strict=True)
+        ]
+        return torch.tensor(chosen, device=problem.y.device)
 
 
 class _Iterates:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lgap_bench.attack.journal import KEEPS_NOTHING, Journal, journaled
+from lgap_bench.attack.several import Present, one_class
 from lgap_bench.attack.threat import Threat
 from lgap_bench.attack.view import View
 from lgap_bench.dataset.base import DataSet
@@ -32,7 +33,7 @@ class Problem:
 
     Attributes:
         view: the defense, seen as the threat model allows.
-        x, y: images (B, C, H, W) in [0, 1] and labels (B,).
+        x, y: images (B, C, H, W) in [0, 1] and labels (B,); of an image with several the one that stands for all.
         ids: sample ids, the keys of all noise.
         threat: norm and budget.
         seed: the cell's seed.
@@ -42,6 +43,7 @@ class Problem:
         published: what an attack adds to the record, name -> (B,): a library's own count, bool; the class that a targeted
             caption attack aims at, int.
         task: what counts as right; the data set's.
+        present: all classes of each sample, where it may have several: the view's logits are then `several.one_class`'s.
         notes: what an attack or its library has to say of how it went; a `take` writes to the same list.
         tell: is told where the attack is: at most once a step, and it costs no more than a function call.
         journal: keeps the answers of expensive calls, so that a killed attack goes on where it was. The view's calls,
@@ -60,12 +62,24 @@ class Problem:
     caption_aims: list[str] = field(default_factory=list)
     published: dict[str, Tensor] = field(default_factory=dict)
     task: SingleLabel = SINGLE_LABEL
+    present: Present = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     tell: Tell = silent
     journal: Journal = KEEPS_NOTHING
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "view", journaled(self.view, self.journal))
+        object.__setattr__(self, "view", one_class(journaled(self.view, self.journal), self.present))
+
+    @property
+    def labels(self) -> Tensor:
+        """What the task asks of these images: one class each (B,), or all of theirs (B, classes)."""
+        return torch.stack([self.present[each] for each in self.ids]).to(self.y.device) if self.present else self.y
+
+    def wrong_classes(self, row: int, classes: int) -> list[int]:
+        """The classes that are not in an image, from the one after its label on, around to the ones before."""
+        label, held = int(self.y[row]), self.present.get(self.ids[row])
+        around = [(label + step) % classes for step in range(1, classes)]
+        return around if held is None else [each for each in around if not bool(held[each])]
 
     def telling(self, before: str) -> Problem:
         """The same problem for a part of an attack, whose steps are told under the part's name."""
@@ -122,24 +136,33 @@ def estimate(
     targets: Tensor | None = None,
     caption_weight: float = 0.0,
     vote: bool = False,
+    detector_weight: float = 0.0,
 ) -> Estimate:
     """Expectation over transformation (Athalye et al. 2018): mean loss and gradient at x over the draws of `noise`.
 
     Draws are batched: draws * B rows in passes of at most `view.max_rows`. The caption is observed once for x. With
     `caption_weight` c > 0 the loss gains c times the caption term: -log p(true caption | x), the captioner's
     teacher-forced loss, or where the problem has caption aims log p(aim | x). With `vote` the draws'
-    gradients count by their signs alone, so that the step goes where most draws point.
+    gradients count by their signs alone, so that the step goes where most draws point. With `detector_weight` d > 0 the loss
+    gains d times the detector's term: minus how much of any object it sees.
     Raises FloatingPointError naming the sample if the gradient is not finite: a crash is never scored as robust.
     """
-    given = (x, noise, targets, caption_weight, vote)
+    given = (x, noise, targets, caption_weight, vote, *([detector_weight] if detector_weight else []))
     total, gradient, stacked = problem.journal.tensors(
-        "estimate", given, lambda: _estimated(problem, x, noise, loss, targets, caption_weight, vote)
+        "estimate", given, lambda: _estimated(problem, x, noise, loss, targets, vote, caption_weight, detector_weight)
     )
     return Estimate(total, gradient, problem.task.right(stacked, problem.y), stacked)
 
 
 def _estimated(
-    problem: Problem, x: Tensor, noise: Noise, loss: Loss, targets: Tensor | None, caption_weight: float, vote: bool
+    problem: Problem,
+    x: Tensor,
+    noise: Noise,
+    loss: Loss,
+    targets: Tensor | None,
+    vote: bool,
+    caption_weight: float,
+    detector_weight: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Loss, gradient and logits of `estimate`."""
     view, draws = problem.view, len(noise) // len(x)
@@ -163,6 +186,9 @@ def _estimated(
     if caption_weight:
         caption_loss, part = caption_term(problem, x)
         total, gradient = total + caption_weight * caption_loss, gradient + caption_weight * part
+    if detector_weight:
+        unseen, part = detector_term(problem, x)
+        total, gradient = total + detector_weight * unseen, gradient + detector_weight * part
     finite = torch.isfinite(gradient).flatten(1).all(1)
     if not bool(finite.all()):
         raise FloatingPointError(f"gradient of sample {problem.ids[int((~finite).nonzero()[0])]} is not finite")
@@ -182,6 +208,25 @@ def _caption_term(problem: Problem, x: Tensor) -> tuple[Tensor, Tensor]:
     with torch.enable_grad():
         value = captioner.loss(problem.view.defense.as_model_input(x), aims or problem.captions).to(x.dtype)
         value = -value if aims else value
+        (gradient,) = torch.autograd.grad(value.sum(), x)
+    return value.detach(), gradient
+
+
+def detector_term(problem: Problem, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Minus the detector's evidence of any object at x, (B,), and its gradient: raising it makes boxes vanish."""
+    value, gradient = problem.journal.tensors("detector", (x,), lambda: _detector_term(problem, x))
+    return value, gradient
+
+
+def _detector_term(problem: Problem, x: Tensor) -> tuple[Tensor, Tensor]:
+    detector: Any = getattr(problem.view.defense.purifier, "detector", None)
+    if detector is None or not hasattr(detector, "presence"):
+        raise ValueError(
+            "attack.detector_weight > 0 needs a purifier with a detector that can be attacked: use purifier=inpaint"
+        )
+    x = x.detach().requires_grad_(True)
+    with torch.enable_grad():
+        value = -detector.presence(problem.view.defense.as_model_input(x)).to(x.dtype)
         (gradient,) = torch.autograd.grad(value.sum(), x)
     return value.detach(), gradient
 

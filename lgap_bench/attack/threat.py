@@ -12,6 +12,7 @@ from lgap_bench.cell.values import fraction
 from lgap_bench.noise import Noise
 from lgap_bench.runtime.choices import require_choices
 
+NEAR = 0.02  # rms per pixel: how far around an image a threat without a budget is asked what it is like there
 TOLERANCE = 1e-6  # what float32 rounding may add at the edge of the ball or of [0, 1]
 
 
@@ -36,6 +37,13 @@ class Threat:
         object.__setattr__(self, "eps", fraction(self.eps, "threat.eps"))
         if not self.eps > 0 or (self.norm == "linf" and self.eps > 1):
             raise ValueError(f"threat.eps={self.eps:g} is not in (0, 1]: write 8/255")
+
+    def local(self, x: Tensor) -> Threat:
+        """The threat itself; of one without a budget, whose l2 ball holds all of [0, 1]^d, a small ball around images x."""
+        diagonal = x[0].numel() ** 0.5
+        if self.norm == "linf" or self.eps < diagonal * (1 - TOLERANCE):
+            return self
+        return Threat(self.norm, NEAR * diagonal)
 
     def length(self, delta: Tensor) -> Tensor:
         """The norm of each perturbation, (B,)."""

@@ -8,8 +8,9 @@ are a closed set, and their grammar is checked when a config is composed, so tha
     unidentified   keys that change no number: paths, memory that is traded for time
     content        keys that hold folders, which identify by what is in them
     sampling       of a prior: how it is sampled; purifier files refer to these by interpolation
-    space          of a prior: pixel or latent
+    space          of a prior: pixel, latent or inpaint
     shape, sizes, class_count, evaluated    of a data set: (C, H, W), images per split, classes, the papers' n
+    several        of a data set: whether an image may have several labels
     noise_density  of a threat: share of pixels that salt-and-pepper noise strikes
     whole, made_of of an attack: numbers below which it is another attack; the keys that hold attacks
     shown          of a view: its name in tables
@@ -42,6 +43,7 @@ WORDS: dict[str, type | tuple[type, ...]] = {
     "sizes": dict,
     "class_count": int,
     "evaluated": int,
+    "several": bool,
     "noise_density": (int, float),
     "whole": dict,
     "made_of": list,

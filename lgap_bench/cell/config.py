@@ -22,6 +22,7 @@ STAGES = ("train", "finetune")  # in this order; both are null for a classifier 
 INNER = {
     "prior": "prior",
     "captioner": "captioner",
+    "detector": "detector",
     "guidance": "purifier/guidance",
     "sampler": "purifier/sampler",
 }
@@ -70,6 +71,7 @@ class Cell:
     max_rows: int
     clip: str | None
     keep_images: bool
+    export: bool
     device: str
     dtype: str
     tf32: bool
@@ -138,9 +140,10 @@ def resolve(cfg: DictConfig, choices: Mapping[str, str]) -> Cell:
     # A stage without code is the choice `none`.
     stages: dict[str, Any] = {stage: _if_built(plain.pop(stage)) for stage in STAGES}
     captioner = plain.pop("captioner")
-    for key in ("prior", "experiment", "hydra", "logger"):
+    for key in ("prior", "detector", "experiment", "hydra", "logger"):
         plain.pop(key, None)
     names = _names(parts, captioner, choices)
+    plain["keep_images"] = plain["keep_images"] or plain["export"]  # of what is not kept nothing can be written
     own = {key: value for key, value in plain.items() if key in Cell.__dataclass_fields__}
     return Cell(**parts, **stages, names=names, numbers=plain, **{**own, "outputs": outputs_folder(plain["outputs"])})
 

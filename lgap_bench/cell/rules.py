@@ -70,8 +70,28 @@ def _check_combination(cell: Cell) -> None:
         raise ValueError(
             f"attack.target={target} with attack.loss={loss}: a targeted attack lowers the cross-entropy of its target, use attack.loss=cross_entropy"
         )
+    _check_detector(cell)
     if view == "caption" and not weight:
         raise ValueError(f"view=caption with attack={attack}: its loss has no caption term, use attack=caption")
+
+
+def _check_detector(cell: Cell) -> None:
+    """What looks for objects, and who attacks it."""
+    attack, weight = cell.names.attack, cell.attack.get("detector_weight", 0)
+    if weight and not paths(cell.purifier.get("detector"), "weights"):
+        raise ValueError(
+            f"attack={attack} attacks the detector, and purifier={cell.names.purifier} has none that can be attacked: use purifier=inpaint with detector={cell.names.dataset}/yolos"
+        )
+    if weight and cell.names.view == "blind":
+        raise ValueError(
+            f"view=blind with attack={attack}: a blind attacker knows no detector, use attack=pgd or view=bpda"
+        )
+    if cell.names.view == "detector" and not weight:
+        raise ValueError(f"view=detector with attack={attack}: its loss has no detector's term, use attack=detector")
+    if cell.purifier.get("text") == "caption" and cell.purifier.get("captioner") is None:
+        raise ValueError(
+            f"purifier.text=caption with purifier={cell.names.purifier}, which has no captioner: use purifier=inpaint_caption, or purifier.text=labels"
+        )
 
 
 def _check_stages(cell: Cell) -> None:

@@ -43,7 +43,7 @@ def reach_columns(parts: Parts, cell: Cell, problem: Problem, x_adv: Tensor) -> 
         right = few.task.right(few.view.query(few.x, select), few.y).any(0)
         wrong = torch.zeros_like(right)
         for number in range(TRIES):
-            corner = few.threat.corner(few.x, few.stream("select").draws(1, number, -7))
+            corner = few.threat.local(few.x).corner(few.x, few.stream("select").draws(1, number, -7))
             wrong |= (~few.task.right(few.view.query(corner, select), few.y)).all(0)
         reached[still] = right & wrong
     return {"unmoved_reachable": reached.cpu().numpy()}
@@ -64,7 +64,7 @@ def flatness(problem: Problem) -> dict[str, float]:
     """
     few = problem.take(range(min(2 * ASKED, len(problem.x))))
     noise = few.stream("select").draws(1, 0, -8)
-    corner = few.threat.corner(few.x, few.stream("select").draws(1, 0, -9))
+    corner = few.threat.local(few.x).corner(few.x, few.stream("select").draws(1, 0, -9))
     here, there = (few.task.margin(few.view.query(x, noise)[0], few.y) for x in (few.x, corner))
     return {"flat_margin": 100 * float((here == there).double().mean())}
 
@@ -84,7 +84,8 @@ def slope(problem: Problem, images: int = ASKED) -> dict[str, float]:
     except (FloatingPointError, torch.OutOfMemoryError):
         return {}
     # As far as an attack's own step, in the direction that it takes.
-    step = few.threat.ascend(at.gradient, SLOPE_STEP * few.threat.eps)
+    near = few.threat.local(few.x)
+    step = near.ascend(at.gradient, SLOPE_STEP * near.eps)
     expected = (at.gradient * step).flatten(1).sum(1)
     observed = few.view.observe(few.x, noise)
     with torch.no_grad():

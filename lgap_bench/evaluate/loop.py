@@ -99,6 +99,7 @@ def _chunk(parts: Parts, cell: Cell, rows: slice, device: Device, journal: Journ
 
     published = {name: flags.cpu().numpy() for name, flags in problem.published.items()}
     columns: Chunk = {"id": np.asarray(ids), "label": problem.y.cpu().numpy(), "failed": failed.cpu().numpy()}
+    columns |= _several(parts, problem, rows)
     observed = {}
     for number, (name, images) in enumerate((("clean", x), ("attacked", x_adv))):
         problem.tell("scoring", 1 + number, SCORED)
@@ -124,22 +125,33 @@ def _chunk(parts: Parts, cell: Cell, rows: slice, device: Device, journal: Journ
     return columns
 
 
+def _several(parts: Parts, problem: Problem, rows: slice) -> Chunk:
+    """All classes of each image, (classes, B), where it may have several; and how many objects are in it, where that is known."""
+    found: Chunk = {"labels": problem.labels.T.cpu().numpy()} if problem.present else {}
+    if parts.dataset.objects is not None:
+        found["objects"] = np.asarray([len(each.labels) for each in parts.dataset.objects[rows]])
+    return found
+
+
 def _problem(parts: Parts, cell: Cell, rows: slice, device: Device) -> Problem:
     """What the attack is given: these samples, seen through the cell's view."""
     data = parts.dataset
     labels = data.labels[rows]
     captions = tuple(data.true_caption(label) for label in range(len(data.classes)))
+    ids = tuple(data.ids[rows].tolist())
+    places = range(len(data))[rows]
     return Problem(
         view=parts.view,
         x=_images(parts, cell, rows, device),
         y=labels.to(device.torch),
-        ids=tuple(data.ids[rows].tolist()),
+        ids=ids,
         threat=parts.threat,
         seed=cell.seed,
-        captions=[captions[label] for label in labels.tolist()],
+        captions=[data.caption_of(place) for place in places],
         class_captions=captions,
         unrelated=data.unrelated,
         task=data.task,
+        present={} if data.present is None else dict(zip(ids, data.present[rows], strict=True)),
     )
 
 
@@ -183,7 +195,11 @@ def _pictures(parts: Parts, cell: Cell, problem: Problem, x_adv: Tensor) -> Chun
     for name, images in (("clean", problem.x), ("attacked", x_adv)):
         few = images[:PICTURES]
         found[f"picture_{name}"] = _pixels(few)
-        found[f"picture_purified_{name}"] = _pixels(parts.defense.purify(few, noise))
+        observed = parts.defense.observe(few, noise)
+        found[f"picture_purified_{name}"] = _pixels(parts.defense.purify(few, noise, observed))
+        masks = parts.defense.purifier.masks(observed, few)
+        if masks is not None:
+            found[f"picture_region_{name}"] = _pixels(few * (0.25 + 0.75 * masks))
     return found
 
 

@@ -29,7 +29,7 @@ def scored(parts: Parts, cell: Cell, problem: Problem, x: Tensor, name: str) -> 
     draws = cell.score_draws if defense.randomized else 1
     noise = streams(cell.seed, ids)["score"].draws(draws)
     # Through the problem, whose journal keeps what scoring has cost too.
-    logits = replace(problem, view=Full(defense, cell.max_rows)).view.query(x, noise)
+    logits = replace(problem, view=Full(defense, cell.max_rows), present={}).view.query(x, noise)
     finite = torch.isfinite(logits).all(-1).all(0)
     if not bool(finite.all()):
         first = ids[int((~finite).nonzero()[0])]
@@ -37,8 +37,8 @@ def scored(parts: Parts, cell: Cell, problem: Problem, x: Tensor, name: str) -> 
             f"purifier={cell.names.purifier}, classifier={cell.names.classifier}: logits of the {name} sample "
             f"{first} are not finite: try dtype=float32 or milder settings"
         )
-    columns = problem.task.columns(name, logits, problem.y)
-    columns[f"{name}_undefended"] = defense.classify(x).argmax(-1).cpu().numpy()
+    columns = problem.task.columns(name, logits, problem.labels)
+    columns |= problem.task.bare(name, defense.classify(x), problem.labels)
     return columns, defense.observe(x, noise.rows(0, len(x)))
 
 

@@ -54,7 +54,7 @@ def _accuracies(
     chunks: Sequence[Chunk], task: SingleLabel, chosen: NDArray[np.bool_], name: str, title: str
 ) -> dict[str, Any]:
     correct = np.concatenate([task.correct(chunk, name) for chunk in chunks], axis=1).T
-    undefended = np.concatenate([chunk[f"{name}_undefended"] == chunk["label"] for chunk in chunks])
+    undefended = np.concatenate([task.bare_correct(chunk, name) for chunk in chunks])
     return {
         title: vars(accuracy(correct[None, chosen])),
         f"undefended_{title}": 100 * float(undefended[chosen].mean()),

@@ -26,6 +26,7 @@ ZERO_GRADIENTS = 1.0  # percent of samples without any gradient (Carlini et al. 
 DEAD_PIXELS = 50.0  # percent of pixels, mean over samples
 STILL_RISING = 0.05  # of the loss's range over the run, in its last tenth
 SLOPE = (0.5, 2.0)  # finite difference over gradient, median over the images asked
+REGENERATED = 2.0  # percent of pixels without gradient that a region which is regenerated leaves unsaid
 FLAT = 50.0  # percent of images whose margin stays exactly the same under noise
 FAILED = 5.0  # percent of samples
 
@@ -138,6 +139,29 @@ def _captioner(facts: Facts) -> Reason | None:
     return Reason("captioner", "the captioner can be attacked and was not: use attack=full_joint or full_ensemble")
 
 
+def _detector(facts: Facts) -> Reason | None:
+    """A detector says where and under which words an image is purified; one that can be attacked has to be."""
+    attackable = paths(facts.cell.purifier.get("detector"), "weights")
+    attacked = any(attack.get("detector_weight") for attack in facts.attacks)
+    if not attackable or attacked or facts.cell.names.attack == "none":
+        return None
+    return Reason("detector", "the detector can be attacked and was not: use attack=full_detector or bpda_detector")
+
+
+def _regenerated(facts: Facts) -> Reason | None:
+    """Where a region begins as noise, nothing of the image in it reaches the result but through the mask and the text."""
+    dead = facts.column("zero_pixels")
+    if dead is None or facts.column("clean_region") is None or not facts.robust.any():
+        return None
+    share = 100 * float(dead[facts.robust].mean())
+    if share <= REGENERATED or about(facts.cell.attack, "gradient_free"):
+        return None
+    return Reason(
+        "regenerated region",
+        f"no gradient on {share:.0f} % of the pixels, which are regenerated: read it beside attack=bpda_detector, detector and square",
+    )
+
+
 def _zero_gradients(facts: Facts) -> Reason | None:
     """Where no gradient comes through, an attack that follows it stands still."""
     zero, robust = facts.column("zero_gradient"), facts.robust
@@ -243,6 +267,8 @@ CHECKS: Sequence[Check] = (
     _attack,
     _one_draw,
     _captioner,
+    _detector,
+    _regenerated,
     _zero_gradients,
     _dead_pixels,
     _flat,

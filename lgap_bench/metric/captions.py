@@ -35,6 +35,7 @@ class Captions:
         classes, synonyms, unrelated: the data set's words, see `DataSet`.
         clip: `metric.clip.ClipScore`, or None for no score.
         cut: says which captions are longer than the purifier's text encoder takes; None where nothing reads them.
+        words: the sentences in what a purifier observed; None where that is nothing else.
     """
 
     classes: Sequence[str]
@@ -42,6 +43,7 @@ class Captions:
     unrelated: str | None
     clip: Any = None
     cut: Callable[[Sequence[str]], Sequence[bool]] | None = None
+    words: Callable[[Sequence[str]], Sequence[str]] | None = None
 
     @torch.no_grad()
     def columns(self, x: Tensor, labels: Sequence[int], observed: Mapping[str, Any], published: Columns) -> Columns:
@@ -55,6 +57,8 @@ class Captions:
         """
         if observed["clean"] is None:
             return {}
+        if self.words is not None:
+            observed = {name: self.words(texts) for name, texts in observed.items()}
         found: Columns = {}
         for name, captions in observed.items():
             named = [names_label(c, k, self.classes, self.synonyms) for c, k in zip(captions, labels, strict=True)]

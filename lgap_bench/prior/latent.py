@@ -6,7 +6,7 @@ Called component by component: diffusers' pipelines run under `no_grad`, which n
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -20,11 +20,19 @@ from lgap_bench.runtime.pretrained import caption_length, pretrained, require_fi
 
 @dataclass(frozen=True)
 class TextCondition:
-    """Text embeddings for classifier-free guidance (Ho and Salimans 2022): positive, negative (None: unused), scale w."""
+    """Text embeddings for classifier-free guidance (Ho and Salimans 2022): positive, negative (None: unused), scale w.
+
+    `known` (B, k, h, w): further channels that an inpainting network is given beside z_t, or None.
+    """
 
     positive: Tensor
     negative: Tensor | None
     scale: float
+    known: Tensor | None = None
+
+    def beside(self, known: Tensor) -> TextCondition:
+        """The same text, with the channels of a known region."""
+        return replace(self, known=known)
 
 
 class LatentPrior(nn.Module):
@@ -69,10 +77,10 @@ class LatentPrior(nn.Module):
         """Cumulative signal fraction a_t; before the first step (t < 0) the scheduler's final value."""
         return self.alphas_f64[t].item() if t >= 0 else self.final_alpha
 
-    def encode(self, x: Tensor, noise: Noise) -> Tensor:
-        """z_0 = E(x): images in [0, 1] (B, 3, H, W) -> a scaled posterior sample (B, 4, H/f, W/f)."""
+    def encode(self, x: Tensor, noise: Noise, tag: str = "vae") -> Tensor:
+        """z_0 = E(x): images in [0, 1] (B, 3, H, W) -> a scaled posterior sample (B, 4, H/f, W/f); `tag` names its noise."""
         posterior = self.vae.encode((2 * x - 1).to(self.vae.dtype)).latent_dist
-        sample = posterior.mean + posterior.std * noise.normal(posterior.mean, "vae")
+        sample = posterior.mean + posterior.std * noise.normal(posterior.mean, tag)
         return sample * self.vae.config.scaling_factor
 
     def image(self, z: Tensor, size: tuple[int, ...] | None = None) -> Tensor:
@@ -117,14 +125,17 @@ class LatentPrior(nn.Module):
 
     def noise(self, z: Tensor, t: float, condition: TextCondition) -> Tensor:
         """e = e_u + w (e_c - e_u), the network's estimate of the noise in z_t; one call on 2B rows if w is not 1."""
+        known = condition.known
         if condition.negative is None:
-            return self._predict(z, t, condition.positive)
-        both = self._predict(torch.cat([z, z]), t, torch.cat([condition.negative, condition.positive]))
+            return self._predict(z, t, condition.positive, known)
+        twice = None if known is None else torch.cat([known, known])
+        both = self._predict(torch.cat([z, z]), t, torch.cat([condition.negative, condition.positive]), twice)
         e_u, e_c = both.chunk(2)
         return e_u + condition.scale * (e_c - e_u)
 
-    def _predict(self, z: Tensor, t: float, hidden: Tensor) -> Tensor:
-        output = self.unet(z, t, encoder_hidden_states=hidden.to(z.dtype)).sample
+    def _predict(self, z: Tensor, t: float, hidden: Tensor, known: Tensor | None) -> Tensor:
+        shown = z if known is None else torch.cat([z, known], dim=1)
+        output = self.unet(shown, t, encoder_hidden_states=hidden.to(z.dtype)).sample
         if self.prediction == "epsilon":
             return output
         a = self.alpha(int(t))  # v = sqrt(a) e - sqrt(1 - a) x0, so e = sqrt(a) v + sqrt(1 - a) x_t

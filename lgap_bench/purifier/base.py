@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -31,6 +32,14 @@ class Purifier(nn.Module):
 
     def observe(self, x: Tensor, noise: Noise) -> list[str] | None:
         """What the purifier reads off the image without gradient, one entry per row (LGAP: the captions), or None."""
+        return None
+
+    def words(self, observed: Sequence[str]) -> list[str]:
+        """The sentences in what was observed, which may hold more than that."""
+        return list(observed)
+
+    def masks(self, observed: list[str] | None, x: Tensor) -> Tensor | None:
+        """Where the images x (B, C, H, W) are regenerated, (B, 1, H, W) in [0, 1]; None for a purifier without a region."""
         return None
 
     def forward(self, x: Tensor, noise: Noise, observed: list[str] | None = None) -> Tensor:

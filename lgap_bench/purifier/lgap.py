@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lgap_bench.captioner.seen import Seen
 from lgap_bench.noise import Noise
-from lgap_bench.prior.latent import LatentPrior
+from lgap_bench.prior.latent import LatentPrior, TextCondition
 from lgap_bench.prior.resize import resized
 from lgap_bench.prior.timesteps import Spacing, targets, timesteps
 from lgap_bench.purifier.base import Purifier
@@ -100,14 +100,26 @@ class LGAP(Purifier):
         z_0 = self.prior.encode(to_encode, noise) if whole else recomputed(self.prior.encode, to_encode, noise)
         z_t = add_noise(z_0, self.prior.alpha(self.times[0]), noise)
         size = (self.resize_out, self.resize_out) if self.resize_out else tuple(x.shape[-2:])
-        terms = self.terms(z_0, size, noise)
+        return self.denoised(z_t, C, size, noise, self.terms(z_0, size, noise), [z_0], x.dtype)
+
+    def denoised(
+        self,
+        z_t: Tensor,
+        C: TextCondition,
+        size: tuple[int, ...],
+        noise: Noise,
+        terms: Sequence[Term] = (),
+        captured: Sequence[Tensor] = (),
+        dtype: torch.dtype | None = None,
+    ) -> Tensor:
+        """z_t* denoised under C, decoded, at a (height, width), in [0, 1]; `captured` as in `diffusion.reverse`."""
         take = transition(self.prior, C, DDIM(), noise, terms)
         parts = [(lambda z: take(z, self.steps[0]), len(self.steps)), (self.prior.decode, 1)]
-        kept, decoder = self.memory.plan(z_t, parts, self)
-        z_0 = reverse(self.prior, z_t, self.steps, C, DDIM(), noise, terms, kept, captured=[z_0])
+        kept, decoder = self.memory.plan(z_t, parts, self, captured)
+        z_0 = reverse(self.prior, z_t, self.steps, C, DDIM(), noise, terms, kept, captured=captured)
         purified = self.prior.decode(z_0) if decoder else recomputed(self.prior.decode, z_0)
         # Antialiasing knows no bfloat16 on a CPU.
-        return resized(purified.to(x.dtype), size).clamp(0, 1)
+        return resized(purified.to(dtype or z_t.dtype), size).clamp(0, 1)
 
     def terms(self, z_0: Tensor, size: tuple[int, ...], noise: Noise) -> list[Term]:
         """The guidance of one purification of z_0, by a classifier that gets images of a (height, width)."""

@@ -38,7 +38,7 @@ class Memory:
         """The same budget for another purifier, whose steps may hold another amount."""
         return Memory(self.gib)
 
-    def plan(self, x: Tensor, parts: Sequence[Part], owner: nn.Module) -> list[int]:
+    def plan(self, x: Tensor, parts: Sequence[Part], owner: nn.Module, captured: Sequence[Tensor] = ()) -> list[int]:
         """How many applications of each part, counted from its end, keep their graph.
 
         Args:
@@ -46,8 +46,9 @@ class Memory:
             parts: in the order of the trajectory. The budget goes to the last part first. An earlier part gets some of it
                 only if every application of the later ones is kept.
             owner: the module whose weights are left out of the count, since they lie in memory anyway.
+            captured: further tensors that the parts use, which may be all that has a gradient.
         """
-        if self.gib is None or not needs_gradient(x):
+        if self.gib is None or not any(needs_gradient(each) for each in (x, *captured)):
             return [count for _, count in parts]
         if self.gib == 0:
             return [0 for _ in parts]
@@ -100,7 +101,7 @@ def recomputed(function: Callable[..., Tensor], x: Tensor, *rest: object, captur
         captured: further tensors that the function uses and that have a gradient, such as the input that a guidance looks
             at. A tensor that is not listed counts as constant.
     """
-    if not needs_gradient(x):
+    if not any(needs_gradient(each) for each in (x, *captured)):
         return function(x, *rest)
     return _Recomputed.apply(lambda z: function(z, *rest), x, *captured)
 

@@ -30,11 +30,14 @@ def panels(count: int, width: float = 5.2, height: float = 3.6, share: bool = Tr
     return drawn, list(drawn.subplots(1, count, sharey=share, squeeze=False)[0])
 
 
-def accuracies(axis: Any, x: Sequence[float], lines: Sequence[Mapping[str, Any]], label: str, **style: Any) -> None:
-    """Markers at `robust`, with bars from `robust_low` to `robust_high`."""
-    middle = [line["robust"] for line in lines]
-    below = [line["robust"] - line["robust_low"] for line in lines]
-    above = [line["robust_high"] - line["robust"] for line in lines]
+def accuracies(
+    axis: Any, x: Sequence[float], lines: Sequence[Mapping[str, Any]], label: str, value: str = "robust", **style: Any
+) -> None:
+    """Markers at `robust` (or another `value`), with bars from `robust_low` to `robust_high`."""
+    middle = [line[value] for line in lines]
+    # A bootstrap's interval need not hold the number itself.
+    below = [max(line[value] - line[f"{value}_low"], 0) for line in lines]
+    above = [max(line[f"{value}_high"] - line[value], 0) for line in lines]
     axis.errorbar(x, middle, [below, above], label=label, capsize=2, **{"marker": "o", "markersize": 4, **style})
 
 

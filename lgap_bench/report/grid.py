@@ -55,6 +55,8 @@ def _lines(record: Record) -> list[Line]:
     if record.summary()["purifier_name"] != "none":
         lines.insert(1, Line("purified_clean", "clean,\npurified", "clean_prediction"))
         lines.append(Line("purified_attacked", "attacked,\npurified", "attacked_prediction"))
+    if "region_attacked" in record.pictures():
+        lines.insert(-1, Line("region_attacked", "what is\nregenerated", ""))
     return lines
 
 
@@ -65,11 +67,12 @@ def _draw(axes: Any, record: Record, title: str, lines: Sequence[Line], classes:
     samples, pictures = record.samples(), record.pictures()
     for row, line in zip(axes, lines, strict=True):
         _text(row[0], -0.18, 0.5, line.title, ha="right", va="center", fontsize=9)
-        guesses, right = _first_draw(samples, line.column)
+        guesses, right = _first_draw(samples, line.column) if line.column else (None, None)
         captions = samples.get(f"{line.picture}_caption")
         for i, (axis, image) in enumerate(zip(row, pictures[line.picture], strict=False)):
             axis.imshow(image.clip(0, 1), interpolation="nearest")
-            axis.set_title(classes[guesses[i]], fontsize=9, pad=2, color=RIGHT if right[i] else WRONG)
+            if guesses is not None and right is not None:
+                axis.set_title(classes[guesses[i]], fontsize=9, pad=2, color=RIGHT if right[i] else WRONG)
             if captions:
                 named = samples[f"{line.picture}_caption_label"][i]
                 text = "\n".join(textwrap.wrap(captions[i] or "(empty)", 19))
@@ -80,6 +83,9 @@ def _draw(axes: Any, record: Record, title: str, lines: Sequence[Line], classes:
 def _first_draw(samples: dict[str, list[Any]], column: str) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """What every image is taken for in the first draw, and whether that is right."""
     guesses = np.asarray(samples[column]).reshape(len(samples["label"]), -1)[:, :1]
+    if "labels" in samples:  # several classes per image, one of which has to be met
+        truth = np.asarray(samples["labels"], bool)
+        return guesses[:, 0], np.take_along_axis(truth, guesses, 1)[:, 0]
     right = SINGLE_LABEL.correct({"shown_prediction": guesses, "label": samples["label"]}, "shown")
     return guesses[:, 0], right[:, 0]
 

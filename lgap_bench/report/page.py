@@ -22,6 +22,10 @@ class AtMost(float):
     """A number that robustness is at most: `≤ 72.0`."""
 
 
+class AtLeast(float):
+    """A number that an attack's success is at least: `≥ 64.0`."""
+
+
 class Invalid(float):
     """A number whose measurement failed: shown as `invalid`, kept for programs."""
 
@@ -111,6 +115,8 @@ def shown(value: object) -> str:
         return value.value
     if isinstance(value, AtMost):
         return f"≤ {value:.1f}"
+    if isinstance(value, AtLeast):
+        return f"≥ {value:.1f}"
     if isinstance(value, Invalid):
         return "invalid"
     return f"{value:.1f}" if isinstance(value, float) else str(value)
@@ -121,4 +127,5 @@ def legend(tables: Sequence[Table]) -> str:
     met = {shown(row.get(column)) for table in tables for row in table.rows for column in table.columns}
     words = [f"`{word}` {meaning}" for word, meaning in LEGEND.items() if word in met]
     bounds = ["`≤` an upper bound: a stronger attack exists"] if any("≤" in word for word in met) else []
+    bounds += ["`≥` a lower bound, for the same reason"] if any("≥" in word for word in met) else []
     return "; ".join([*bounds, *words])

@@ -12,6 +12,7 @@ import numpy as np
 from lgap_bench.metric.accuracy import accuracy
 from lgap_bench.record import Record
 from lgap_bench.report.page import judged
+from lgap_bench.report.several import several
 from lgap_bench.task.single_label import SINGLE_LABEL
 
 VERDICTS = ("not judged", "sound", "upper bound", "invalid")  # from the best
@@ -46,6 +47,7 @@ def merge(cells: Sequence[Record], title: str = "") -> dict[str, Any]:
         row |= {"robust": robust.mean, "robust_low": robust.low, "robust_high": robust.high}
         row |= {"any_of_k": robust.any_of_k, "majority_of_k": robust.majority_of_k}
     row |= _judged(cells, row)
+    row |= several(samples, summaries, row["verdict"])
     for key in MEANS:
         values = [s[key] for s in summaries if s.get(key) is not None]
         row[key] = float(np.mean(values)) if values else None

@@ -63,3 +63,9 @@ def _classifier(summary: Mapping[str, Any]) -> str:
     """The classifier's name and what was done to it."""
     stages = [f"{stage} {summary[f'{stage}_name']}" for stage in summary["stages"]]
     return ", ".join([summary["classifier_name"], *stages])
+
+
+def rescored(record: Record, again: Record) -> str:
+    """Where a cell's attacked images were written, and what they are worth in 8 bits."""
+    folder = record.folder.parent.parent / "exports" / record.folder.name
+    return f"attacked images: {folder}; rounded to 8 bits they score\n{one_screen(again)}"

@@ -10,7 +10,7 @@ Chunk = dict[str, NDArray[Any]]
 
 
 def table(chunks: list[Chunk]) -> dict[str, list[Any]]:
-    """Columns of all chunks; (K, B) arrays become one list of K per sample."""
+    """Columns of all chunks, one value or list per sample: arrays are (B,), (K, B) or (K, B, L)."""
     columns = {}
     for name in dict.fromkeys(name for chunk in chunks for name in chunk):
         if name.startswith(("picture_", "image_", "probe_")) or name in ("seconds", "peak_memory_mib", "notes"):
@@ -23,4 +23,5 @@ def _rows(chunk: Chunk, name: str) -> list[Any]:
     """One value per sample; nothing where a chunk lacks the column (a library's own count, when all samples failed)."""
     if name not in chunk:
         return [None] * len(chunk["id"])
-    return (chunk[name].T if chunk[name].ndim == 2 else chunk[name]).tolist()
+    array = chunk[name]
+    return (array if array.ndim == 1 else array.swapaxes(0, 1)).tolist()

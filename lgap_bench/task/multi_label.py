@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from lgap_bench.task.single_label import SingleLabel
@@ -41,12 +40,12 @@ class MultiLabel(SingleLabel):
         }
 
     def bare(self, name: str, logits: Tensor, labels: Tensor) -> dict[str, NDArray[Any]]:
-        """Of the bare classifier's logits (B, classes): as `columns`, without draws and margin."""
+        """Of the bare classifier's logits (B, classes): as `columns`, without draws and margin; scores (classes, B)."""
         top = logits.argmax(-1)
         return {
             f"{name}_undefended": top.cpu().numpy(),
             f"{name}_undefended_right": labels.gather(1, top[:, None]).squeeze(1).cpu().numpy(),
-            f"{name}_undefended_scores": logits.float().cpu().numpy(),
+            f"{name}_undefended_scores": logits.T.float().cpu().numpy(),
         }
 
 

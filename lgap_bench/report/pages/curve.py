@@ -1,4 +1,4 @@
-"""Accuracy over one swept key (COUP, figures 4a and 4b): a table and a figure."""
+"""Accuracy, or another value, over one swept key (COUP, figures 4a and 4b): a table and a figure."""
 
 from __future__ import annotations
 
@@ -15,6 +15,9 @@ from lgap_bench.report.select import Row, by_defense
 
 COLUMNS = ("value", "natural", "robust", "robust_low", "robust_high", "any_of_k", "seeds", "line")
 MORE = ("natural_low", "natural_high", "majority_of_k", "records")
+SEVERAL = (  # of images with several labels
+    "experiment", "success", "success_changed", "success_of_correct", "precision", "natural_precision", "map", "natural_map",
+)  # fmt: skip
 TITLED = ("n", "threat.eps", "threat.norm")  # what a line's title says of itself
 
 
@@ -26,13 +29,15 @@ def page(name: str, table: Mapping[str, Any], outputs: Path, dataset: str | None
         raise ValueError(f"table={name}: no record of its experiments in {outputs / 'records'}: run {wanted['script']}")
     found = points(rows, wanted["key"])
     shown = [{**point, "value": str(point["value"])} for point in found]  # tables round to one digit: 0.05 is no 0.1
+    value = wanted.get("value", "robust")
+    several = SEVERAL if value != "robust" else ()
     return Page(
         name.replace("/", "-"),
         f"{table['title']}, over {wanted['key']}",
         settings_line(found),
-        [Table(COLUMNS, shown)],
-        data=[Table((*COLUMNS, *MORE), found)],
-        figures=[Figure(lambda: draw(found, wanted["label"], wanted.get("paper_value")))],
+        [Table((COLUMNS[0], *several, *COLUMNS[1:]), shown)],
+        data=[Table((*COLUMNS, *several, *MORE), found)],
+        figures=[Figure(lambda: draw(found, wanted["label"], wanted.get("paper_value"), value))],
         notes=table.get("notes", ()),
     )
 
@@ -62,17 +67,24 @@ def points(rows: Sequence[Row], key: str) -> list[dict[str, Any]]:
     return found
 
 
-def draw(found: Sequence[Mapping[str, Any]], label: str, paper_value: float | None) -> Any:
-    """Robust accuracy with its 95 % interval, natural accuracy dashed; a colour per line, the paper's setting marked."""
+def draw(found: Sequence[Mapping[str, Any]], label: str, paper_value: float | None, value: str = "robust") -> Any:
+    """Robust accuracy with its 95 % interval, natural accuracy dashed; a colour per line, the paper's setting marked.
+
+    `value`: what is drawn instead; dashed is what it is on clean images, where there is such a number.
+    """
     drawn, (axis,) = figure.panels(1, height=4.0)
     names = list(dict.fromkeys((point["line"], point["experiment"]) for point in found))
     for place, name in enumerate(names):
-        own = [point for point in found if (point["line"], point["experiment"]) == name and "robust" in point]
+        own = [point for point in found if (point["line"], point["experiment"]) == name and value in point]
         color, x = figure.COLORS[place % len(figure.COLORS)], [point["value"] for point in own]
-        figure.accuracies(axis, x, own, name[0], color=color)
-        axis.plot(x, [point["natural"] for point in own], color=color, ls="--", marker=".")
+        named = name[0] if value == "robust" else f"{name[1]}: {name[0]}"
+        figure.accuracies(axis, x, own, named, value, color=color)
+        clean = "natural" if value == "robust" else f"natural_{value}"
+        if own and clean in own[0]:
+            axis.plot(x, [point[clean] for point in own], color=color, ls="--", marker=".")
     if paper_value is not None:
         axis.axvline(paper_value, color=figure.FAINT, lw=1, ls=":", label=f"the paper's setting, {paper_value:g}")
-    axis.set(xlabel=label, ylabel="accuracy, % (dashed: natural)", ylim=(0, 101))
+    ylabel = "accuracy, % (dashed: natural)" if value == "robust" else f"{value}, %"
+    axis.set(xlabel=label, ylabel=ylabel, ylim=(0, 101))
     figure.legend(drawn, columns=1)
     return drawn

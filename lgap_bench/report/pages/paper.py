@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,24 +15,30 @@ import yaml
 from lgap_bench import CONF
 from lgap_bench.cell.config import STAGES
 from lgap_bench.record import Record, records
-from lgap_bench.report.page import Empty, Page, Quantity, Table
+from lgap_bench.report import several
+from lgap_bench.report.bars import bars
+from lgap_bench.report.page import Empty, Figure, Page, Quantity, Table
 from lgap_bench.report.pages.all import failed_said
 from lgap_bench.report.rows import VERDICTS, grouped, interval, marked, merge, settings_line
 from lgap_bench.report.select import Requested, on_dataset, requested
 from lgap_bench.report.worst import lowest_of, worst_per_image
 
 COLUMNS = (
-    "row", "paper_natural", "paper_robust", "natural", "robust", "interval", "any_of_k", "natural_any_of_k", "attack",
-    "view", "n", "seeds", "differs", "to_run",
+    "row", "paper_natural", "paper_robust", "natural", "robust", "interval", "any_of_k", "natural_any_of_k",
+    "paper_natural_precision", "paper_precision", *several.COLUMNS[:4], "paper_success", *several.COLUMNS[4:], "mean_l2",
+    "attack", "view", "n", "seeds", "differs", "to_run",
 )  # fmt: skip
-ALWAYS = ("row", "paper_robust", "robust")  # shown even where empty
+ALWAYS = ("row", "paper_robust", "robust")  # shown even where empty; of images with several labels the first alone
 EXPORTED = (
-    *COLUMNS[:5], "robust_low", "robust_high", "natural_low", "natural_high", *COLUMNS[6:13], "state", "to_run", "eps",
+    *COLUMNS[:5], "robust_low", "robust_high", "natural_low", "natural_high", *COLUMNS[6:-1], "state", "to_run", "eps",
     "norm", "dataset", "purifier", "classifier", "captioner", "train", "finetune", "architecture", "paper_architecture",
     "verdict", "reasons", "score_draws", "majority_of_k", "caption_label_clean", "caption_label_attacked", "as_published", "failed", "status",
-    "source", "records", "seconds",
+    "source", "records", "seconds", "threshold", *(f"{key}_{end}" for key in ("map", "precision", "success") for end in ("low", "high")),
+    "precision_micro", "precision_sample", "undefended_map", "undefended_precision", "undefended_success",
+    "undefended_natural_map", "undefended_natural_precision",
 )  # fmt: skip
 MEASURED = ("natural", "robust")  # say in every row without a number why there is none
+PUBLISHED = (*MEASURED, "natural_precision", "precision", "success")  # of which a row may give the paper's value
 SEVERAL = {"worst_per_image": worst_per_image, "lowest_of": lowest_of}  # rows made from several experiments
 Rows = list[dict[str, Any]]
 
@@ -55,7 +62,8 @@ def pages(name: str, table: Mapping[str, Any], outputs: Path, dataset: str | Non
     found = []
     for which, rows in tables(name, outputs, dataset).items():
         measured = any(row.get("records") for row in rows)
-        columns = [c for c in COLUMNS if c in ALWAYS or any(row.get(c) is not None for row in rows)]
+        always = ALWAYS if not any("map" in row for row in rows) else ALWAYS[:1]
+        columns = [c for c in COLUMNS if c in always or any(row.get(c) is not None for row in rows)]
         notes = list(table.get("notes", ()))
         if not measured:
             notes.append(f"Published values alone: no record of its experiments in {outputs / 'records'}")
@@ -64,13 +72,31 @@ def pages(name: str, table: Mapping[str, Any], outputs: Path, dataset: str | Non
                 f"{name.replace('/', '-')}-{which.replace(' ', '-')}",
                 table["title"],
                 settings_line(rows) or f"Measured on: {which}",
-                [Table(columns, [_shown(row) for row in rows])],
+                [Table(columns, [_shown(row) for row in rows]), *_differences(table, rows)],
                 [Table(EXPORTED, rows)],
+                figures=[Figure(partial(bars, rows, table["bars"]))] if measured and "bars" in table else [],
                 notes=notes,
                 measured=measured,
             )
         )
     return found
+
+
+def _differences(table: Mapping[str, Any], rows: Rows) -> list[Table]:
+    """What the paper says as a difference of two of its rows, in points and relative, where both were measured alike."""
+    found = []
+    for pair in table.get("pairs", ()):
+        of, names = pair["of"], (pair["this"], pair["over"])
+        sides = [[row for row in rows if row.get("experiment") == name and of in row] for name in names]
+        for first, second in zip(*sides, strict=False):
+            points, other = float(first[of]) - float(second[of]), float(second[of])
+            relative = f"{100 * points / other:+.1f} %" if other else None
+            title = f"{of}: {first['row']} - {second['row']}"
+            found.append(
+                {"difference": title, "published": pair["published"], "points": f"{points:+.1f}", "relative": relative}
+            )
+    columns = ("difference", "published", "points", "relative")
+    return [Table(columns, found, "differences", "differences")] if found else []
 
 
 def _shown(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -122,9 +148,11 @@ def _rows(table: Mapping[str, Any], found: Requested, dataset: str | None) -> Ro
             continue
         cited = not _named(row)
         paper: dict[str, Any] = {"row": f"{row['row']} (cited)" if cited else row["row"]}
-        paper |= {f"paper_{key}": value for key, value in _published({k: row.get(k) for k in MEASURED}).items()}
-        paper |= {"paper_architecture": row.get("architecture"), "source": table["source"] if "robust" in row else None}
+        paper |= {f"paper_{key}": value for key, value in _published({k: row.get(k) for k in PUBLISHED}).items()}
+        told = any(key in row for key in PUBLISHED[1:])
+        paper |= {"paper_architecture": row.get("architecture"), "source": table["source"] if told else None}
         lines = [{**failed_said(line), "state": "measured"} for line in _lines(row, found)]
+        paper["experiment"] = row.get("experiment")
         rows += [{**line, **paper} for line in lines or [_empty(row, found, dataset)]]
     return rows
 

@@ -1,0 +1,63 @@
+"""What a row says of images with several labels: precision, average precision, attack success in three readings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from lgap_bench.metric.labels import success, worth
+from lgap_bench.report.page import AtLeast, judged
+
+COLUMNS = ("natural_precision", "precision", "natural_map", "map", "success", "success_changed", "success_of_correct")
+BOUNDED = ("map", "precision", "precision_micro", "precision_sample")  # under attack, so that a verdict bounds them
+READINGS = {"success": "not_in_image", "success_changed": "changed", "success_of_correct": "of_correct"}
+Samples = Sequence[Mapping[str, Any]]
+
+
+def several(samples: Samples, summaries: Sequence[Mapping[str, Any]], verdict: str) -> dict[str, Any]:
+    """The numbers of records that differ in their seed alone, over seeds, draws and images; nothing where images have one label.
+
+    `precision` is macro at the threshold that was chosen on clean validation images. The undefended classifier's numbers are
+    on the same images, so those after a blind attack are what the paper calls adversarial images.
+    """
+    if "labels" not in summaries[0]:
+        return {}
+    held = summaries[0]["labels"]
+    truth = np.asarray(samples[0]["labels"], bool)
+    kept = ~np.asarray([table["failed"] for table in samples], bool).any(0)
+    row: dict[str, Any] = {"threshold": held["threshold"]}
+    for name, prefix in (("clean", "natural_"), ("attacked", "")):
+        rows = kept if name == "attacked" else np.ones_like(kept)
+        for source, before in ((name, ""), (f"{name}_undefended", "undefended_")):
+            if rows.any():
+                row |= _worth(_scores(samples, source)[:, rows], truth[rows], held["threshold"], f"{before}{prefix}")
+    if kept.any():
+        for end, before in (("", ""), ("_undefended", "undefended_")):
+            clean, attacked = (_scores(samples, f"{name}{end}")[:, kept] for name in ("clean", "attacked"))
+            found = success(clean, attacked, truth[kept])
+            for key, reading in READINGS.items():
+                for part, value in found.get(reading, {}).items():
+                    row[f"{before}{key}" + ("" if part == "mean" else f"_{part}")] = value
+    row["mean_l2"] = float(np.mean([summary["mean_l2"] for summary in summaries]))
+    return _marked(row, verdict)
+
+
+def _marked(row: Mapping[str, Any], verdict: str) -> dict[str, Any]:
+    """An upper bound of robustness is a lower bound of success."""
+    marked = {key: judged(row[key], verdict) for key in BOUNDED if key in row}
+    if verdict == "upper bound":
+        marked |= {key: AtLeast(row[key]) for key in READINGS if key in row}
+    return {**row, **marked}
+
+
+def _scores(samples: Samples, name: str) -> np.ndarray[Any, Any]:
+    """(seeds x draws, images, classes); a bare classifier's are the same for every seed, clean ones at least."""
+    held = [np.asarray(table[f"{name}_scores"], np.float32) for table in samples]
+    return np.concatenate([each[None] if each.ndim == 2 else each.swapaxes(0, 1) for each in held])
+
+
+def _worth(scores: Any, truth: Any, threshold: float, prefix: str) -> dict[str, Any]:
+    found = worth(scores, truth, threshold)
+    return {f"{prefix}{key.replace('_macro', '')}": value for key, value in found.items() if key != "per_class"}
