@@ -49,7 +49,9 @@ def build(cell: Cell, device: Device, loggers: Loggers = SILENT) -> Parts:
     purifier = _built("purifier", names.purifier, cell.purifier)
     _check_modules(cell, purifier, classifier)
     if (detector := getattr(purifier, "detector", None)) is not None:
-        require_names(detector, dataset.classes, f"detector={cell.purifier['detector'].get('weights', cell.names.purifier)}")
+        require_names(
+            detector, dataset.classes, f"detector={cell.purifier['detector'].get('weights', cell.names.purifier)}"
+        )
     classifier = trained(cell, classifier, device, loggers.phase, loggers.step)
     if guided_by_trained(cell):
         purifier.guidance.classifier = classifier

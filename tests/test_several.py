@@ -89,7 +89,7 @@ def test_pgd_brings_a_class_to_the_top_that_is_not_in_the_image(size):
 def test_a_random_target_is_never_a_class_of_the_image_and_all_others_are_met():
     problem, labels = make(8)
     met = set()
-    for seed in range(20):
+    for seed in range(100):
         other = Problem(problem.view, problem.x, problem.y, problem.ids, problem.threat, seed, present=problem.present)
         targets = PGD(steps=1, step_size="eps", target="random").target_classes(other)
         assert not labels.gather(1, targets[:, None]).any()
@@ -107,8 +107,10 @@ def test_one_label_draws_the_targets_that_it_always_drew():
     assert torch.equal(targets, (problem.y + shifts) % CLASSES)
 
 
-@pytest.mark.parametrize("attack", [CarliniWagner(steps=100), DeepFool(candidates=11)], ids=["cw", "deepfool"])
-def test_without_a_budget_they_come_within_5_percent_of_the_nearest_boundary(attack):
+@pytest.mark.parametrize(
+    "attack", [CarliniWagner(steps=300, learning_rate=0.01), DeepFool(candidates=11)], ids=["cw", "deepfool"]
+)
+def test_without_a_budget_they_cross_and_not_far_behind_the_nearest_boundary(attack):
     problem, labels = make(8, threat=Threat("l2", (3 * SIDE * SIDE) ** 0.5))
     linear = problem.view.defense.classifier
     logits = linear(problem.x)

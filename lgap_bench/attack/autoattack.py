@@ -109,8 +109,8 @@ def _attack(problem: Problem, members: Sequence[str], key: str, settings: APGD |
     # The library's inner loops would keep a growing graph; gradients are switched on where one is taken.
     with libraries.fenced(problem.notes), torch.no_grad():
         library = build_library(problem, members, classes, settings)
-        randomized = problem.view.randomized
-        x_adv = attack_every_sample(problem, library, settings) if randomized else _as_published(problem, library)
+        # The library looks at parts of a batch, without saying which.
+        x_adv = attack_every_sample(problem, library, settings) if problem.keyed else _as_published(problem, library)
         return x_adv.to(problem.x.dtype)
 
 
@@ -153,7 +153,8 @@ def attack_every_sample(problem: Problem, library: Any, settings: APGD | AutoAtt
     neither on its clean image nor on an attacked one.
     """
     torch.manual_seed(problem.seed)  # for Square's squares, as the library does; `fenced` restores the generator
-    worst = WorstCase(problem, problem.stream("select").draws(settings.select_draws))
+    select_draws = settings.select_draws if problem.view.randomized else 1
+    worst = WorstCase(problem, problem.stream("select").draws(select_draws))
     robust = Expectation(problem, 1, member=len(library.attacks_to_run)).correct_once(problem.x)
     finder = torch.full_like(problem.y, -1)
     confirmed: set[int] = set()
@@ -192,7 +193,8 @@ def _confirmed(
     wrong = worst.always_wrong.tolist()
     candidates = [row for row in rows if wrong[row]]
     # Steps count from 1 here: step 0 is the draws on which the images are compared.
-    return confirmed_wrong(problem, worst.x, candidates, settings.confirm_draws, member, 1 + run)
+    draws = settings.confirm_draws if problem.view.randomized else min(settings.confirm_draws, 1)
+    return confirmed_wrong(problem, worst.x, candidates, draws, member, 1 + run)
 
 
 def _runs(name: str, library: Any, at: Expectation, n_iter: int) -> Iterator[Run]:

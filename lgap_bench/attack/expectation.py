@@ -47,6 +47,7 @@ class Expectation:
 
     def __post_init__(self) -> None:
         self.rows = list(range(len(self.problem.x)))
+        self.draws = self.draws if self.problem.view.randomized else 1
 
     def drop(self, rows: Collection[int]) -> None:
         """Go on without these samples. Noise is keyed by sample, so that of the others stays the same."""

@@ -71,6 +71,11 @@ class Problem:
         object.__setattr__(self, "view", one_class(journaled(self.view, self.journal), self.present))
 
     @property
+    def keyed(self) -> bool:
+        """Whether a call of the view has to say which samples it is about: for their noise, or for their several labels."""
+        return self.view.randomized or bool(self.present)
+
+    @property
     def labels(self) -> Tensor:
         """What the task asks of these images: one class each (B,), or all of theirs (B, classes)."""
         return torch.stack([self.present[each] for each in self.ids]).to(self.y.device) if self.present else self.y

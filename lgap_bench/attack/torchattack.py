@@ -103,7 +103,7 @@ class Square:
             search: Any = torchattacks.Square(
                 model, norm=NORMS[threat.norm], eps=threat.eps, n_queries=self.n_queries, p_init=self.p_init
             )
-            if problem.view.randomized:
+            if problem.keyed:
                 (run,) = expectation.square(search, Expectation(problem, self.draws, member=0))
                 (found,) = run.candidates
             else:
