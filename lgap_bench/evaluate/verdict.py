@@ -124,7 +124,7 @@ def _attack(facts: Facts) -> Reason | None:
 def _one_draw(facts: Facts) -> Reason | None:
     """One draw per gradient on a randomized defense: every step climbs another function."""
     draws = [attack["draws"] for attack in facts.attacks if "draws" in attack]
-    sees = facts.cell.names.view not in ("blind", "query", "none")
+    sees = facts.cell.names.view not in ("blind", "query", "none", "transfer")
     if not facts.randomized or not sees or not draws or max(draws) > 1:
         return None
     return Reason("EOT", "one draw per gradient on a randomized defense: use attack.draws=10 or more")

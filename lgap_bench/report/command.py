@@ -9,10 +9,16 @@ from pathlib import Path
 from lgap_bench.report import write
 from lgap_bench.report.page import Page
 from lgap_bench.report.pages import all as all_records
-from lgap_bench.report.pages import captions, compare, curve, language, paper, pictures
+from lgap_bench.report.pages import captions, compare, curve, language, paper, pictures, strata
 
 KEYS = ("table", "dataset", "outputs")
-KINDS = {"sweep": language.page, "compare": compare.page, "curve": curve.page, "pictures": pictures.page}
+KINDS = {
+    "sweep": language.page,
+    "compare": compare.page,
+    "curve": curve.page,
+    "pictures": pictures.page,
+    "strata": strata.page,
+}
 
 
 def main() -> None:
