@@ -16,6 +16,8 @@ from lgap_bench.finetune.stage import summaries
 from lgap_bench.record import Chunk
 from lgap_bench.runtime.device import Device
 
+# What a part of the purifier observes without gradient, so that the exact one takes it for constant.
+FIXED = {"detector": ", mask and text fixed", "captioner": ", caption fixed"}
 PACKAGES = ("torch", "diffusers", "transformers", "pyautoattack", "torchattacks", "torchsde")
 
 
@@ -27,16 +29,17 @@ def cell_facts(cell: Cell, name: str, device: Device, classes: Sequence[str]) ->
 
 
 def shown_view(cell: Cell) -> str:
-    """The view as it has to be read: under `full` a caption is observed anew on every iterate and fixed within a step.
+    """The view as it has to be read: under `full` a caption, or a mask, is observed anew on every iterate and fixed within a step.
 
     A guidance that hides its gradient by itself (`detach_guidance`) leaves no view exact.
     """
     view = cell.names.view
-    fixed = view in ("full", "detached") and cell.purifier.get("captioner") is not None
+    exact = view in ("full", "detached")
+    fixed = next((text for part, text in FIXED.items() if exact and cell.purifier.get(part) is not None), "")
     hides = (cell.purifier.get("guidance") or {}).get("detach_guidance", False)
     hidden = hides and view in ("full", "surrogate", "adjoint")
     shown: str = about(cell.view, "shown", view)
-    return shown + (", guidance hidden" if hidden else "") + (", caption fixed" if fixed else "")
+    return shown + (", guidance hidden" if hidden else "") + fixed
 
 
 def run_facts(chunks: Sequence[Chunk], began: float, device: Device) -> dict[str, Any]:

@@ -35,7 +35,9 @@ def merge(cells: Sequence[Record], title: str = "") -> dict[str, Any]:
     samples = [record.samples() for record in cells]
     natural = accuracy(np.asarray([SINGLE_LABEL.correct(each, "clean") for each in samples]))
     row: dict[str, Any] = {key: first.get(f"{key}_name") for key in NAMES}
-    row["view"] = first["view"].removesuffix(", caption fixed")  # says `adjoint (biased)`
+    row["view"] = (
+        first["view"].removesuffix(", caption fixed").removesuffix(", mask and text fixed")
+    )  # says `adjoint (biased)`
     row |= {key: first[key] for key in ("eps", "norm", "n", "score_draws")}
     row |= {"row": title or _title(first), "seeds": len(cells), "status": max(s["status"] for s in summaries)}
     row |= {"natural": natural.mean, "natural_low": natural.low, "natural_high": natural.high}
