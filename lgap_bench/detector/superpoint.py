@@ -103,11 +103,13 @@ def mixture(points: NDArray[np.float64], most: int) -> Mixture:
     """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.mixture import GaussianMixture
+    from threadpoolctl import threadpool_limits  # scikit-learn's own
 
     if len(points) < 2:
         return np.ones(len(points)), points.reshape(-1, 2), np.tile(PIXEL * np.eye(2), (len(points), 1, 1))
     best, least = None, np.inf
-    with warnings.catch_warnings():
+    # One thread: a few hundred points are not worth more, and sums do not hang on how many there are.
+    with warnings.catch_warnings(), threadpool_limits(limits=1):
         warnings.simplefilter("ignore", ConvergenceWarning)  # of points that lie together, where any grouping will do
         for k in range(1, max(1, min(most, len(points) // 2)) + 1):
             fitted = GaussianMixture(k, covariance_type="full", reg_covar=PIXEL, random_state=SEED).fit(points)
