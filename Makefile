@@ -88,6 +88,7 @@ zoo-scenes: install
 
 zoo-unet: zoo-vae
 zoo-scenes-vae: zoo-vae
+zoo-scenes-yolos zoo-scenes-blip: zoo-scenes-clip
 zoo-scenes-unet: zoo-scenes-vae zoo-unet
 zoo-scenes-inpaint: zoo-scenes-unet
 zoo-%:

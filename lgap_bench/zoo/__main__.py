@@ -63,8 +63,8 @@ def _trainings(out: Path) -> dict[str, Callable[[Path], None]]:
         "figures": lambda work: figures.write_all(out / "digits"),
         "scenes-clip": lambda work: clip.train(out / "scenes" / "clip", work),
         "scenes-detr": lambda work: detectors.train_detr(out / "scenes" / "detr", work),
-        "scenes-yolos": lambda work: detectors.train_yolos(out / "scenes" / "yolos", work),
-        "scenes-blip": lambda work: captioner.train_scenes(out / "scenes" / "blip", work),
+        "scenes-yolos": lambda work: detectors.train_yolos(out / "scenes" / "yolos", work, out / "scenes" / "clip"),
+        "scenes-blip": lambda work: captioner.train_scenes(out / "scenes" / "blip", work, out / "scenes" / "clip"),
         "scenes-vae": lambda work: inpainting.train_vae(out / "scenes" / "latent" / "vae", work),
         "scenes-unet": lambda work: inpainting.train_unet(out / "scenes" / "latent", work),
         "scenes-inpaint": lambda work: inpainting.train_inpaint(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,9 @@ from lgap_bench.dataset.scenes import SIDE
 from lgap_bench.zoo.fit import Batch, fit, noisy, warp
 from lgap_bench.zoo.fresh import fresh, inked, pool
 from lgap_bench.zoo.halves import save
+from lgap_bench.zoo.tower import into_blip, seeing
 
+CLIPS = {"num_hidden_layers": 4, "intermediate_size": 192, "hidden_act": "quick_gelu"}  # as zoo.clip has them
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[DEC]")
 WORDS = ("a", "photo", "of", "handwritten", "in", "strokes", *CLASSES, *STROKES)
 SCENE_WORDS = ("a", "photo", "of", "and", "nothing", ",", *CLASSES)  # all words of a scene's caption
@@ -31,19 +33,19 @@ def tokenizer(words: Sequence[str] = WORDS) -> BertTokenizer:
 
 
 def build(
-    words: Sequence[str] = WORDS, side: int = 32, patch: int = 8, seeing: int = 2
+    words: Sequence[str] = WORDS, side: int = 32, seeing: Mapping[str, Any] | None = None
 ) -> BlipForConditionalGeneration:
-    """Width 64, `seeing` layers to see with and two to write with, as in the BLIP architecture."""
+    """Patch 8, width 64, two layers each side, as in the BLIP architecture; `seeing`: other settings of the vision model."""
     ids = tokenizer(words).get_vocab()
     shared = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128}
     config = BlipConfig(
         vision_config={
             **shared,
-            "num_hidden_layers": seeing,
             "image_size": side,
-            "patch_size": patch,
+            "patch_size": 8,
             "initializer_range": 0.02,  # BLIP's default of 1e-10 does not train
             "projection_dim": 64,
+            **(seeing or {}),
         },
         text_config={
             **shared,
@@ -78,14 +80,15 @@ def train(out: Path, work: Path) -> None:
     BlipProcessor(_images(32), words).save_pretrained(out)
 
 
-def train_scenes(out: Path, work: Path) -> None:
-    """The same on fresh scenes, patch 8 and three layers to see with; their caption names every class.
+def train_scenes(out: Path, work: Path, clip: Path) -> None:
+    """The same on fresh scenes, whose caption names every class; four layers to see with, at first CLIP's.
 
     A linear head, thrown away afterwards, asks every patch for the classes whose ink is in it: see `clip.train`.
     """
     torch.manual_seed(11)
-    words, model, glyphs = tokenizer(SCENE_WORDS), build(SCENE_WORDS, SIDE, 8, 3), pool()
+    words, model, glyphs = tokenizer(SCENE_WORDS), build(SCENE_WORDS, SIDE, CLIPS), pool()
     helper = nn.Linear(64, len(CLASSES))
+    into_blip(model, seeing(clip))
 
     def loss(batch: Batch) -> Tensor:
         scenes = fresh(glyphs, batch.generator)
@@ -94,7 +97,7 @@ def train_scenes(out: Path, work: Path) -> None:
         return output.loss + 2 * F.binary_cross_entropy_with_logits(helper(output.last_hidden_state[:, 1:]), ink)
 
     fit(
-        "scenes_blip", [model, helper], loss, digits("train"), work, steps=3000, lr=1.5e-3, ema=0.995, weight_decay=0.02
+        "scenes_blip", [model, helper], loss, digits("train"), work, steps=2000, lr=1.5e-3, ema=0.995, weight_decay=0.02
     )
     save(model, out)
     BlipProcessor(_images(SIDE), words).save_pretrained(out)

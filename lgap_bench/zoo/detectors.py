@@ -13,6 +13,7 @@ from transformers import (
     DetrConfig,
     DetrForObjectDetection,
     DetrImageProcessor,
+    ResNetBackbone,
     ResNetConfig,
     YolosConfig,
     YolosForObjectDetection,
@@ -25,12 +26,14 @@ from lgap_bench.dataset.scenes import SIDE
 from lgap_bench.zoo.fit import Batch, fit, noisy
 from lgap_bench.zoo.fresh import fresh, inked, pool
 from lgap_bench.zoo.halves import save
+from lgap_bench.zoo.tower import into_yolos, seeing
 
 NAMES: dict[str, Any] = {
     "id2label": dict(enumerate(CLASSES)),
     "label2id": {label: index for index, label in enumerate(CLASSES)},
 }
 SIZE = {"height": SIDE, "width": SIDE}
+PATCHES = SIDE // 8  # a side: DETR's stride and YOLOS's patch
 QUERIES = 8  # a scene holds four objects at most
 ABSENT = (
     0.4  # weight of "no object" in the loss: of 8 queries it is right for five, of the papers' 100 for more than 90
@@ -72,6 +75,7 @@ def yolos() -> YolosForObjectDetection:
         intermediate_size=192,
         image_size=[SIDE, SIDE],
         patch_size=8,
+        hidden_act="quick_gelu",  # CLIP's
         num_detection_tokens=QUERIES,
         use_mid_position_embeddings=False,
         eos_coefficient=ABSENT,
@@ -81,24 +85,48 @@ def yolos() -> YolosForObjectDetection:
 
 
 def train_detr(out: Path, work: Path) -> None:
-    """The encoder's 6 x 6 tokens answer for their patches."""
+    """The backbone first, by itself, then all; the encoder's 6 x 6 tokens answer for their patches.
+
+    DETR freezes batch norm, and transformers freezes every weight of a ResNet in it (its filter for the later stages
+    looks for "stage.1" where the names say "stages.1"): with a backbone that knows nothing it finds no class.
+    """
     torch.manual_seed(7)
-    model = detr()
-    _train("detr", model, lambda output: output.encoder_last_hidden_state, 6, work, steps=4000)
+    model: Any = detr()
+    state = _backbone(model.config.backbone_config, work)
+    model.model.backbone.model.load_state_dict(state)
+    model.model.backbone.requires_grad_(True)
+    _train("detr", model, lambda output: output.encoder_last_hidden_state, work, steps=2500)
     save(model, out)
     DetrImageProcessor(size=SIZE, do_pad=False, **HALF).save_pretrained(out)
 
 
-def train_yolos(out: Path, work: Path) -> None:
-    """The 6 x 6 patch tokens of the last layer answer for their patches."""
+def train_yolos(out: Path, work: Path, clip: Path) -> None:
+    """From CLIP's transformer, as the paper's from DeiT's; the 6 x 6 patch tokens of the last layer answer for theirs."""
     torch.manual_seed(10)
-    model = yolos()
-    _train("yolos", model, lambda output: output.last_hidden_state[:, 1:-QUERIES], 6, work, steps=3500)
+    model: Any = yolos()
+    into_yolos(model, seeing(clip))
+    _train("yolos", model, lambda output: output.last_hidden_state[:, 1:-QUERIES], work, steps=2500)
     save(model, out)
     YolosImageProcessor(size=SIZE, do_pad=False, **HALF).save_pretrained(out)
 
 
-def _train(name: str, model: Any, tokens: Callable[[Any], Tensor], side: int, work: Path, steps: int) -> None:
+def _backbone(config: ResNetConfig, work: Path) -> dict[str, Tensor]:
+    """The weights of a ResNet that tells the ink of each patch of stride 8, with batch norm at work."""
+    model: Any = ResNetBackbone(config)
+    glyphs, head = pool(), nn.Conv2d(config.hidden_sizes[-1], len(CLASSES), kernel_size=3, padding=1)
+
+    def loss(batch: Batch) -> Tensor:
+        scenes = fresh(glyphs, batch.generator)
+        pixels = (noisy(scenes.images, batch.generator, 0.25) - 0.5) / 0.5
+        answers = head(model(pixels).feature_maps[0]).flatten(2).transpose(1, 2)
+        ink = torch.stack([inked(objects, PATCHES) for objects in scenes.objects])
+        return F.binary_cross_entropy_with_logits(answers, ink)
+
+    fit("backbone", [model, head], loss, digits("train"), work, steps=1200, lr=4e-3, ema=0.99, weight_decay=1e-4)
+    return {name: value for name, value in model.state_dict().items() if not name.endswith("num_batches_tracked")}
+
+
+def _train(name: str, model: Any, tokens: Callable[[Any], Tensor], work: Path, steps: int) -> None:
     """By the model's own loss: Hungarian matching, cross-entropy, L1 and generalised IoU.
 
     In addition a linear head, thrown away afterwards, asks every patch token for the ink in it and the box around it:
@@ -112,8 +140,8 @@ def _train(name: str, model: Any, tokens: Callable[[Any], Tensor], side: int, wo
         pixels = (noisy(scenes.images, batch.generator, 0.25) - 0.5) / 0.5
         output = model(pixel_values=pixels, labels=[target(objects) for objects in scenes.objects])
         answers = helper(tokens(output))
-        ink = torch.stack([inked(objects, side) for objects in scenes.objects])
-        boxes, held = (torch.stack(part) for part in zip(*(_around(o, side) for o in scenes.objects), strict=True))
+        ink = torch.stack([inked(objects, PATCHES) for objects in scenes.objects])
+        boxes, held = (torch.stack(part) for part in zip(*(_around(o) for o in scenes.objects), strict=True))
         off = (answers[..., len(CLASSES) :].sigmoid() - boxes).abs().sum(-1)
         aid = 10 * F.binary_cross_entropy_with_logits(answers[..., : len(CLASSES)], ink)
         return output.loss + aid + 5 * (off * held).sum() / held.sum()
@@ -127,10 +155,10 @@ def target(objects: Objects) -> dict[str, Tensor]:
     return {"class_labels": objects.labels, "boxes": torch.cat([(corner + far) / 2, far - corner], dim=1)}
 
 
-def _around(objects: Objects, side: int) -> tuple[Tensor, Tensor]:
+def _around(objects: Objects) -> tuple[Tensor, Tensor]:
     """For each patch the box of the object of nearest centre, (patches, 4), and whether the patch's centre is in it."""
     boxes = target(objects)["boxes"]
-    row = (torch.arange(side) + 0.5) / side
-    middle = torch.stack([row.repeat(side), row.repeat_interleave(side)], dim=1)
+    row = (torch.arange(PATCHES) + 0.5) / PATCHES
+    middle = torch.stack([row.repeat(PATCHES), row.repeat_interleave(PATCHES)], dim=1)
     nearest = boxes[torch.cdist(middle, boxes[:, :2]).argmin(1)]
     return nearest, ((middle - nearest[:, :2]).abs() <= nearest[:, 2:] / 2).all(1).float()

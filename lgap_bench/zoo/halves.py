@@ -18,3 +18,4 @@ def save(model: Any, out: Path) -> None:
         tensors = load_file(file)
         halves = {name: value.half() if value.is_floating_point() else value for name, value in tensors.items()}
         save_file(halves, file, metadata={"format": "pt"})
+        file.chmod(0o644)  # safetensors makes it the owner's alone

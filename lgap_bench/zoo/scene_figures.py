@@ -26,15 +26,17 @@ OVERLAP = 0.5  # IoU from which a box is an object's
 
 @torch.no_grad()
 def measure(data: DataSet) -> dict[str, dict[str, float]]:
-    """Every figure of the cards, by component. Deterministic: noise is keyed by sample."""
-    return {
-        "clip": _clip(data),
-        "detr": _detector("detr", data),
-        "yolos": _detector("yolos", data),
-        "blip": _captions(data),
-        "latent": _latent(data),
-        "inpaint": _inpaint(data),
+    """Every figure of the cards, by component that is there. Deterministic: noise is keyed by sample."""
+    measures = {
+        "clip": _clip,
+        "detr": lambda scenes: _detector("detr", scenes),
+        "yolos": lambda scenes: _detector("yolos", scenes),
+        "blip": _captions,
+        "latent": _latent,
+        "inpaint": _inpaint,
     }
+    there = weight_files.ZOO / "scenes"
+    return {name: figures(data) for name, figures in measures.items() if any((there / name).rglob("*.safetensors"))}
 
 
 def _clip(data: DataSet) -> dict[str, float]:
@@ -183,9 +185,9 @@ def found_objects(
 
 RECIPES = {
     "clip": "CLIPModel at toy size (patch 8, width 64, 4 + 2 layers), a yes or no per prompt, for images and for their patches, 3,000 steps of 64.",
-    "detr": "DetrForObjectDetection at toy size (ResNet to stride 8, width 64, 2 + 2 layers, 8 queries), 4,000 steps of 64.",
-    "yolos": "YolosForObjectDetection at toy size (patch 8, width 64, 4 layers, 8 tokens), 3,500 steps of 64.",
-    "blip": "BLIP at toy size (patch 8, width 64, 3 + 2 layers), teacher forcing on captions that name every class, 3,000 steps of 64.",
+    "detr": "DetrForObjectDetection at toy size (ResNet to stride 8, width 64, 2 + 2 layers, 8 queries): the ResNet by itself, 1,200 steps of 64, then all, 2,500.",
+    "yolos": "YolosForObjectDetection at toy size (patch 8, width 64, 4 layers, 8 tokens), from the transformer of scenes/clip, 2,500 steps of 64.",
+    "blip": "BLIP at toy size (patch 8, width 64, 4 + 2 layers) from the transformer of scenes/clip, teacher forcing on captions that name every class, 2,000 steps of 64.",
     "latent": "The digits' AutoencoderKL gone on with (800 steps of 32), then UNet2DConditionModel, from the digits' own, and CLIPTextModel together (2,400 steps of 32). Stable Diffusion's folder layout.",
     "inpaint": "The latent model's network with five more channels, trained on holes of four kinds (1,500 steps of 32). Stable Diffusion's inpainting layout.",
 }
