@@ -3,14 +3,15 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-ZOO := lgap_bench/zoo/digits
 
 PAPER ?= lgap
 SCALE ?= miniature
 LAUNCHER ?= local
 OUTPUTS ?= outputs
 
-.PHONY: help install demo tables times test test-fast test-slurm lint bench lock zoo zoo-figures wheel reference clean
+SCENES := $(addprefix scenes-,clip detr yolos blip inpaint)
+
+.PHONY: help install demo tables times test test-fast test-slurm lint bench lock zoo zoo-scenes zoo-figures wheel reference clean
 
 help:
 	@echo "make demo   LGAP against ever better attackers, in miniature (about two minutes after the install)"
@@ -20,7 +21,7 @@ help:
 	@echo "make test-slurm  sweeps on a real SLURM, which is brought up for it (ten minutes; skipped where none is installed)"
 	@echo "make test-fast   the same without what takes more than ten seconds"
 	@echo "make bench  what it costs, beside plain scripts (about twenty minutes): outputs/bench/bench.md"
-	@echo "make zoo    train the miniature's weights anew (under an hour of CPU)"
+	@echo "make zoo    train the miniature's weights anew (under an hour and a half of CPU; make zoo-scenes for those of scenes)"
 	@echo "make lock   pin every dependency with hashes in requirements.lock"
 
 install: $(STAMP)
@@ -77,16 +78,26 @@ lock:
 
 # Two components train side by side, one thread each; a killed training resumes. Delete a folder to train it anew.
 zoo: install
-	$(MAKE) -j2 $(addprefix zoo-,standard blip adversarial pixel unet)
+	$(MAKE) -j2 $(addprefix zoo-,standard blip adversarial pixel unet $(SCENES))
 	$(MAKE) zoo-figures
 
+# The scenes' components alone, beside the digits' as they are.
+zoo-scenes: install
+	$(MAKE) -j2 $(addprefix zoo-,$(SCENES))
+	$(BIN)/python -m lgap_bench.zoo scenes-figures
+
 zoo-unet: zoo-vae
+zoo-scenes-vae: zoo-vae
+zoo-scenes-yolos zoo-scenes-blip: zoo-scenes-clip
+zoo-scenes-unet: zoo-scenes-vae zoo-unet
+zoo-scenes-inpaint: zoo-scenes-unet
 zoo-%:
 	$(BIN)/python -m lgap_bench.zoo $*
 
 # The model cards and SHA256SUMS, from weights as they are.
 zoo-figures: install
 	$(BIN)/python -m lgap_bench.zoo figures
+	$(BIN)/python -m lgap_bench.zoo scenes-figures
 
 # docs/reference.md, from conf/.
 reference: install

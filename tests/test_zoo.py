@@ -3,21 +3,31 @@
 import json
 import re
 
+import diffusers
 import pytest
 import torch
 from torch import nn
+from transformers import CLIPModel
 
 from lgap_bench.dataset.digits import INK_TERCILES, digits, split_indices
+from lgap_bench.dataset.scenes import scenes
+from lgap_bench.runtime.pretrained import pretrained
 from lgap_bench.runtime.weights import ZOO, manifest, sha256
-from lgap_bench.zoo.figures import measure
+from lgap_bench.zoo import figures as digit_figures
+from lgap_bench.zoo import scene_figures
 from lgap_bench.zoo.fit import fit
 
-DIGITS = ZOO / "digits"
+SETS = ("digits", "scenes")
+MEASURE = {
+    "digits": lambda: digit_figures.measure(digits("test")),
+    "scenes": lambda: scene_figures.measure(scenes("test")),
+}
 
 
-def test_the_cards_figures_are_measured_again():
-    measured = measure(digits("test"))
-    published = json.loads((DIGITS / "figures.json").read_text())
+@pytest.mark.parametrize("kind", SETS)
+def test_the_cards_figures_are_measured_again(kind):
+    measured = MEASURE[kind]()
+    published = json.loads((ZOO / kind / "figures.json").read_text())
     assert measured.keys() == published.keys()
     for component, figures in published.items():
         for name, value in figures.items():
@@ -26,9 +36,10 @@ def test_the_cards_figures_are_measured_again():
             assert measured[component][name] == pytest.approx(value, abs=tolerance), f"{component}: {name}"
 
 
-def test_every_component_has_a_card_that_names_data_licence_recipe_and_figures():
-    for name, figures in json.loads((DIGITS / "figures.json").read_text()).items():
-        card = (DIGITS / name / "README.md").read_text()
+@pytest.mark.parametrize("kind", SETS)
+def test_every_component_has_a_card_that_names_data_licence_recipe_and_figures(kind):
+    for name, figures in json.loads((ZOO / kind / "figures.json").read_text()).items():
+        card = (ZOO / kind / name / "README.md").read_text()
         for word in ("MNIST", "CC BY-SA 3.0", "seeds fixed", *figures):
             assert word in card, f"{name} lacks {word}"
         for value in figures.values():
@@ -36,9 +47,18 @@ def test_every_component_has_a_card_that_names_data_licence_recipe_and_figures()
 
 
 def test_the_manifest_lists_every_weight_file_as_it_is_and_all_are_small():
-    files = {file.relative_to(ZOO).as_posix(): file for file in DIGITS.rglob("*.safetensors")}
+    files = {file.relative_to(ZOO).as_posix(): file for file in ZOO.rglob("*.safetensors")}
     assert manifest() == {name: sha256(file) for name, file in files.items()}
-    assert sum(file.stat().st_size for file in DIGITS.rglob("*") if file.is_file()) < 12e6
+    for kind, most in (("digits", 12e6), ("scenes", 8e6)):
+        assert sum(file.stat().st_size for file in (ZOO / kind).rglob("*") if file.is_file()) < most
+
+
+def test_halves_on_disk_are_whole_numbers_in_memory():
+    for part, name in (("latent/unet", "UNet2DConditionModel"), ("latent/vae", "AutoencoderKL")):
+        model = pretrained(getattr(diffusers, name), ZOO / "scenes" / part, part)
+        assert {value.dtype for value in model.parameters()} == {torch.float32}
+    model = pretrained(CLIPModel, ZOO / "scenes" / "clip", "clip")
+    assert {value.dtype for value in model.parameters()} == {torch.float32}
 
 
 def test_the_split_is_fixed_disjoint_and_balanced():

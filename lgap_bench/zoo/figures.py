@@ -93,22 +93,37 @@ RECIPES = {
 COMMANDS = {"latent": "vae` and then `python -m lgap_bench.zoo unet"}
 
 
-def write_cards(root: Path) -> None:
-    """figures.json, one README.md per component, and the manifest of all weights below the zoo."""
-    figures = measure(digits("test"))
+def write_all(root: Path) -> None:
+    """Measure the digits' components, write their cards and the manifest."""
+    write_cards(root, measure(digits("test")), RECIPES, COMMANDS, "1,000 test images (latent and pixel: 500)")
+    write_manifest()
+
+
+def write_cards(
+    root: Path,
+    figures: dict[str, dict[str, float]],
+    recipes: dict[str, str],
+    commands: dict[str, str],
+    measured: str,
+) -> None:
+    """figures.json, and one README.md per component."""
     (root / "figures.json").write_text(json.dumps(figures, indent=2) + "\n")
     for name, values in figures.items():
         folder = root / name
         count = _parameters(folder)
         rows = "\n".join(f"| {figure} | {value} |" for figure, value in values.items())
         (folder / "README.md").write_text(
-            f"# digits/{name}\n\n{RECIPES[name]}\n\n"
-            f"- Data: {DATA}.\n- Code: `python -m lgap_bench.zoo {COMMANDS.get(name, name)}`, seeds fixed.\n"
+            f"# {root.name}/{name}\n\n{recipes[name]}\n\n"
+            f"- Data: {DATA}.\n- Code: `python -m lgap_bench.zoo {commands.get(name, name)}`, seeds fixed.\n"
             f"- Parameters: {count:,}. Licence of the weights: MIT, as the code; the data's licence stays the data's.\n"
             f"- For miniature experiments only: these models know nothing but digits.\n\n"
-            f"| measured on the 1,000 test images (latent and pixel: 500) | |\n| --- | --- |\n{rows}\n"
+            f"| measured on the {measured} | |\n| --- | --- |\n{rows}\n"
         )
-    files = sorted(root.rglob("*.safetensors"))
+
+
+def write_manifest() -> None:
+    """SHA256SUMS of all weights below the zoo."""
+    files = sorted(weight_files.ZOO.rglob("*.safetensors"))
     lines = [f"{weight_files.sha256(file)}  {file.relative_to(weight_files.ZOO).as_posix()}\n" for file in files]
     weight_files.MANIFEST.write_text("".join(lines))
 

@@ -46,6 +46,13 @@ def warp(images: Tensor, generator: torch.Generator) -> Tensor:
     return F.grid_sample(images, grid, align_corners=False)
 
 
+def noisy(images: Tensor, generator: torch.Generator, most: float) -> Tensor:
+    """The second half of a batch with Gaussian noise, sigma up to `most` per image, clipped to [0, 1]."""
+    sigma = most * torch.rand(len(images), 1, 1, 1, generator=generator)
+    sigma[: len(images) // 2] = 0
+    return (images + sigma * torch.randn(images.shape, generator=generator)).clamp(0, 1)
+
+
 def fit(
     name: str,
     modules: list[nn.Module],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,18 +40,28 @@ def train_vae(out: Path, work: Path) -> None:
     )
 
     def loss(batch: Batch) -> Tensor:
-        x = 2 * _grain(shift(batch.images, batch.generator), batch.generator) - 1
-        posterior = model.encode(x).latent_dist
-        z = posterior.mean + posterior.std * torch.randn(posterior.mean.shape, generator=batch.generator)
-        error = F.mse_loss(model.decode(z).sample, x, reduction="none").sum(dim=(1, 2, 3)).mean()
-        return (error + 0.05 * posterior.kl().mean()) / 100
+        return coding_loss(model, shift(batch.images, batch.generator), batch.generator)
 
     data = digits("train")
     fit("vae", [model], loss, data, work, steps=1500, lr=2e-3, ema=0.995)
-    with torch.no_grad():
-        latents = torch.cat([model.encode(2 * x - 1).latent_dist.mean for x in data.images[:].split(250)])
-    model.register_to_config(scaling_factor=round(1 / latents.std().item(), 4))
+    scale(model, data.images[:])
     model.save_pretrained(out)
+
+
+def coding_loss(model: Any, images: Tensor, generator: torch.Generator) -> Tensor:
+    """Squared error of images (B, 3, H, W) in [0, 1] that are given grain, and 0.05 of the KL term."""
+    x = 2 * _grain(images, generator) - 1
+    posterior = model.encode(x).latent_dist
+    z = posterior.mean + posterior.std * torch.randn(posterior.mean.shape, generator=generator)
+    error = F.mse_loss(model.decode(z).sample, x, reduction="none").sum(dim=(1, 2, 3)).mean()
+    return (error + 0.05 * posterior.kl().mean()) / 100
+
+
+@torch.no_grad()
+def scale(model: Any, images: Tensor) -> None:
+    """Write the factor into the config that gives the latents of these images unit variance."""
+    latents = torch.cat([model.encode(2 * x - 1).latent_dist.mean for x in images.split(250)])
+    model.register_to_config(scaling_factor=round(1 / latents.std().item(), 4))
 
 
 def _grain(x: Tensor, generator: torch.Generator) -> Tensor:
@@ -63,12 +74,13 @@ def _grain(x: Tensor, generator: torch.Generator) -> Tensor:
     return (x + amplitude * noise).clamp(0, 1)
 
 
-def tokenizer() -> CLIPTokenizer:
+def tokenizer(words: Sequence[str] = WORDS) -> CLIPTokenizer:
     """A CLIP tokenizer whose merges build each known word into one token; unknown words fall apart into letters."""
     letters = [chr(code) for code in range(ord("a"), ord("z") + 1)]
+    letters += sorted(set("".join(words)) - set(letters))  # a comma, where it is one of the words
     tokens = ["<|startoftext|>", "<|endoftext|>", *letters, *(f"{letter}</w>" for letter in letters)]
     merges: list[tuple[str, str]] = []
-    for word in WORDS:
+    for word in words:
         pieces = [*word[:-1], f"{word[-1]}</w>"]
         for pair in merges:  # what earlier words' merges, which come first, make of this word
             pieces = _merge(pieces, pair)
@@ -78,7 +90,7 @@ def tokenizer() -> CLIPTokenizer:
             tokens.append(pieces[0])
     vocabulary = {token: index for index, token in enumerate(tokens)}
     made = CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=LENGTH)
-    for word in WORDS:
+    for word in words:
         count = len(made(word).input_ids) - 2
         assert count == 1, f"{word} became {count} tokens"
     return made
@@ -95,9 +107,14 @@ def _merge(pieces: list[str], pair: tuple[str, str]) -> list[str]:
     return out
 
 
-def build() -> tuple[CLIPTokenizer, CLIPTextModel, UNet2DConditionModel]:
-    """Text width 64; U-Net (32, 64) on 4x8x8 latents with cross-attention at the lowest resolution only: 2.7x faster."""
-    words = tokenizer()
+def build(
+    known: Sequence[str] = WORDS, side: int = 8, channels: int = 4
+) -> tuple[CLIPTokenizer, CLIPTextModel, UNet2DConditionModel]:
+    """Text width 64; U-Net (32, 64) on latents of that side with cross-attention at the lowest resolution only: 2.7x faster.
+
+    `channels` go in: 4 of the noised latent, for inpainting also the mask and 4 of the masked image.
+    """
+    words = tokenizer(known)
     text = CLIPTextModel(
         CLIPTextConfig(
             vocab_size=len(words.get_vocab()),
@@ -113,8 +130,8 @@ def build() -> tuple[CLIPTokenizer, CLIPTextModel, UNet2DConditionModel]:
         )
     )
     unet = UNet2DConditionModel(
-        sample_size=8,
-        in_channels=4,
+        sample_size=side,
+        in_channels=channels,
         out_channels=4,
         block_out_channels=(32, 64),
         layers_per_block=1,
@@ -153,14 +170,10 @@ def train_unet(out: Path, work: Path) -> None:
         captions = [
             "" if u < 0.15 else c.split(" in ")[0] if u < 0.45 else c for u, c in zip(draw, captions, strict=True)
         ]
-        tokens = words(captions, padding="max_length", max_length=LENGTH, truncation=True, return_tensors="pt")
-        with torch.no_grad():
-            posterior = vae.encode(2 * x - 1).latent_dist
-            z = posterior.mean + posterior.std * torch.randn(posterior.mean.shape, generator=batch.generator)
-            z = z * vae.config.scaling_factor
+        z = encode(vae, 2 * x - 1, batch.generator)
         noise = torch.randn(z.shape, generator=batch.generator)
         t = torch.randint(1000, (len(z),), generator=batch.generator)
-        hidden = text(tokens.input_ids)[0]
+        hidden = text(token_ids(words, captions))[0]
         predicted = unet(schedule.add_noise(z, noise, t), t, encoder_hidden_states=hidden).sample
         return F.mse_loss(predicted, noise)
 
@@ -169,13 +182,26 @@ def train_unet(out: Path, work: Path) -> None:
     text.save_pretrained(out / "text_encoder")
     words.save_pretrained(out / "tokenizer")
     schedule.save_pretrained(out / "scheduler")
-    _write_index(out)
+    write_index(out, "StableDiffusionImg2ImgPipeline")
 
 
-def _write_index(out: Path) -> None:
-    """The file that lets `StableDiffusionImg2ImgPipeline.from_pretrained` read the folder."""
+@torch.no_grad()
+def encode(vae: Any, pixels: Tensor, generator: torch.Generator) -> Tensor:
+    """Images in [-1, 1] -> scaled samples of their latents' posterior."""
+    posterior = vae.encode(pixels).latent_dist
+    z = posterior.mean + posterior.std * torch.randn(posterior.mean.shape, generator=generator)
+    return z * vae.config.scaling_factor
+
+
+def token_ids(words: CLIPTokenizer, captions: list[str]) -> Tensor:
+    """Captions as the text encoder reads them, (B, LENGTH)."""
+    return words(captions, padding="max_length", max_length=LENGTH, truncation=True, return_tensors="pt").input_ids
+
+
+def write_index(out: Path, pipeline: str) -> None:
+    """The file that lets that pipeline of diffusers read the folder with `from_pretrained`."""
     index = {
-        "_class_name": "StableDiffusionImg2ImgPipeline",
+        "_class_name": pipeline,
         "_diffusers_version": "0.42.1",
         "feature_extractor": [None, None],
         "image_encoder": [None, None],
