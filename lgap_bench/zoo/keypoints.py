@@ -29,7 +29,7 @@ def build() -> SuperPointForKeypointDetection:
             decoder_hidden_size=32,
             keypoint_decoder_dim=NONE + 1,
             descriptor_decoder_dim=8,
-            keypoint_threshold=0.1,
+            keypoint_threshold=0.02,  # 92 % of the ink of validation scenes lies in the mask, 64 % at 0.07
             max_keypoints=-1,
             nms_radius=2,
             border_removal_distance=1,
