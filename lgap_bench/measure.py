@@ -67,13 +67,12 @@ def export_cell(cfg: DictConfig, choices: Mapping[str, str], record: Record) -> 
     folder = export(record, dataset.images[: cell.n].numpy(), cell.outputs)
     again = copy.deepcopy(cfg)
     given = yaml.safe_load((CONF / "attack" / "given.yaml").read_text())
-    again.attack = {**given, "file": str(folder / BYTES)}
+    again.attack = {**{key: value for key, value in given.items() if key != "defaults"}, "file": str(folder / BYTES)}
     again.view, again.export, again.keep_images = (
         yaml.safe_load((CONF / "view" / "none.yaml").read_text()),
         False,
         False,
     )
-    del again.attack["defaults"]
     chosen = {key: name for key, name in choices.items() if not key.startswith("experiment")}
     return run_cell(again, {**chosen, "attack": "given", "view": "none"})
 

@@ -8,6 +8,7 @@ are a closed set, and their grammar is checked when a config is composed, so tha
     unidentified   keys that change no number: paths, memory that is traded for time
     content        keys that hold folders, which identify by what is in them
     sampling       of a prior: how it is sampled; purifier files refer to these by interpolation
+    any_size       of a prior: whether its network takes images of another size than it was trained on
     space          of a prior: pixel, latent or inpaint
     shape, sizes, class_count, evaluated    of a data set: (C, H, W), images per split, classes, the papers' n
     several        of a data set: whether an image may have several labels
@@ -39,6 +40,7 @@ WORDS: dict[str, type | tuple[type, ...]] = {
     "content": list,
     "sampling": dict,
     "space": str,
+    "any_size": bool,
     "shape": list,
     "sizes": dict,
     "class_count": int,

@@ -140,7 +140,7 @@ def resolve(cfg: DictConfig, choices: Mapping[str, str]) -> Cell:
     # A stage without code is the choice `none`.
     stages: dict[str, Any] = {stage: _if_built(plain.pop(stage)) for stage in STAGES}
     captioner = plain.pop("captioner")
-    for key in ("prior", "detector", "experiment", "hydra", "logger"):
+    for key in ("prior", "detector", "other", "experiment", "hydra", "logger"):
         plain.pop(key, None)
     names = _names(parts, captioner, choices)
     plain["keep_images"] = plain["keep_images"] or plain["export"]  # of what is not kept nothing can be written

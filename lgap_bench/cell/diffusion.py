@@ -116,7 +116,7 @@ def _check_network(cell: Cell, prior: Config) -> None:
         network = {**network, "in_channels": 3, "out_channels": 3, "sample_size": network.get("image_size")}
     channels, outputs, side = (network.get(key) for key in ("in_channels", "out_channels", "sample_size"))
     mend = f"use prior={cell.names.dataset}/pixel"
-    if shape is not None and side is not None:
+    if shape is not None and side is not None and not about(prior, "any_size", False):
         sides, size = (list(side) if isinstance(side, list) else [side, side]), prior.get("size")
         if sides != ([size, size] if size else list(shape[1:])):
             has = f"prior.size={size}" if size else f"dataset={cell.names.dataset} has {shape[1]} x {shape[2]}"
