@@ -28,8 +28,25 @@ COMPANIONS = {"purifier/none": ["attack=pgd"], "purifier/downsample": ["attack=p
               for d, more in (("cifar10", []), ("cifar100", ["train=cifar100/adp"]))
               for s in ("coup_512", "diffpure_8x64", "salt_pepper_500")}}  # fmt: skip
 COMPANIONS |= {
-    f"subset/{d}/{s}": [f"dataset={d}"] for d in ("coco", "scenes") for s in ("ten", "small", "medium", "full")
+    f"subset/{d}/{s}": [f"dataset={d}"]
+    for d in ("coco", "scenes")
+    for s in ("ten", "small", "medium", "full", "evaluated")
 }
+COMPANIONS |= {
+    f"attack/{a}": ["dataset=scenes", "purifier=inpaint"] for a in ("detector", "bpda_detector", "full_detector")
+}
+COMPANIONS |= {
+    f"purifier/{p}": ["dataset=scenes"]
+    for p in ("ciidefence", "inpaint", "inpaint_caption", "inpaint_outside", "inpaint_unmasked")
+}
+for d in ("coco", "scenes"):
+    COMPANIONS |= {
+        f"prior/{d}/pixel": [f"dataset={d}", "purifier=diffpure"],
+        f"prior/{d}/inpaint": [f"dataset={d}", "purifier=inpaint"],
+    }
+    COMPANIONS[f"threat/{d}/unbounded"] = [f"dataset={d}", "attack=cw"]
+COMPANIONS["view/detector"] = ["dataset=scenes", "purifier=inpaint", "attack=detector"]
+COMPANIONS["view/transfer"] = ["dataset=scenes", "attack=pgd"]
 NESTED = ("purifier/sampler", "purifier/guidance")  # groups inside a part, which needs one that has them
 
 

@@ -7,14 +7,15 @@ wavelet coefficients, as here, with a threshold per band that it estimates (Baye
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
+from lgap_bench.detector.base import Detector
 from lgap_bench.noise import Noise
-from lgap_bench.purifier.inpaint import Inpaint
+from lgap_bench.prior.latent import LatentPrior
+from lgap_bench.prior.timesteps import Spacing
+from lgap_bench.purifier.inpaint import Inpaint, Region, Text
 
 LEVELS = 2  # of the wavelet transform
 
@@ -24,11 +25,31 @@ class CIIDefence(Inpaint):
 
     Args:
         threshold: by which wavelet coefficients are pulled towards zero, in [0, 1] pixel units; 0 leaves the image.
-        **inpaint: as of `Inpaint`.
+        prior, detector, ...: as of `Inpaint`.
     """
 
-    def __init__(self, threshold: float, **inpaint: Any) -> None:
-        super().__init__(**inpaint)
+    def __init__(
+        self,
+        prior: LatentPrior,
+        detector: Detector,
+        captioner: nn.Module | None,
+        steps: int,
+        strength: float | None = 1.0,
+        start: int | None = None,
+        spacing: Spacing = "leading",
+        guidance_scale: float = 7.5,
+        negative_prompt: str = "",
+        resize_in: int | None = None,
+        resize_out: int | None = None,
+        region: Region = "inside",
+        paste: bool = True,
+        text: Text = "none",
+        threshold: float = 0.05,
+    ) -> None:
+        super().__init__(
+            prior, detector, captioner, steps, strength, start, spacing, guidance_scale, negative_prompt, resize_in,
+            resize_out, region, paste, text,
+        )  # fmt: skip
         if not 0 <= threshold <= 1:
             raise ValueError(f"purifier.threshold={threshold} is not in [0, 1]: it is a difference of pixels, try 0.05")
         self.threshold = threshold
