@@ -60,7 +60,7 @@ def train_unet(out: Path, work: Path) -> None:
         hidden = text(token_ids(words, _untold(made.captions, batch.generator)))[0]
         return F.mse_loss(unet(schedule.add_noise(z, noise, t), t, encoder_hidden_states=hidden).sample, noise)
 
-    fit("scenes_unet", [unet, text], loss, digits("train"), work, steps=2400, lr=1.5e-3, ema=0.998)
+    fit("scenes_unet", [unet, text], loss, digits("train"), work, steps=1500, lr=1.5e-3, ema=0.998)
     save(unet, out / "unet")
     save(text, out / "text_encoder")
     words.save_pretrained(out / "tokenizer")
@@ -90,7 +90,7 @@ def train_inpaint(out: Path, work: Path, start: Path) -> None:
         given = torch.cat([schedule.add_noise(z, noise, t), F.interpolate(mask, z.shape[-2:]), seen], dim=1)
         return F.mse_loss(unet(given, t, encoder_hidden_states=hidden).sample, noise)
 
-    fit("scenes_inpaint", [unet], loss, digits("train"), work, steps=1500, lr=1e-3, ema=0.998)
+    fit("scenes_inpaint", [unet], loss, digits("train"), work, steps=1000, lr=1e-3, ema=0.995)
     for part in ("text_encoder", "vae", "tokenizer", "scheduler"):
         shutil.copytree(start / part, out / part, dirs_exist_ok=True)
     save(unet, out / "unet")
