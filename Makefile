@@ -50,7 +50,7 @@ times: install
 	$(BIN)/python -m scripts.coup.times dataset=digits outputs=$(OUTPUTS)
 
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-fast: install
 	$(BIN)/python -m pytest -m "not slow and not slurm"

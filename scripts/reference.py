@@ -33,6 +33,7 @@ TITLES = {
     "finetune": "fine-tuning the classifier before the cell",
     "classifier": "the network that is defended",
     "captioner": "where a purifier's text comes from",
+    "detector": "what finds objects, for purifiers with a region",
     "prior": "the diffusion model that a purifier uses",
     "purifier": "what cleans an image before it is classified",
     "purifier/guidance": "a term added to the prior's score",
