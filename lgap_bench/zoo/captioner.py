@@ -97,7 +97,7 @@ def train_scenes(out: Path, work: Path, clip: Path) -> None:
         return output.loss + 2 * F.binary_cross_entropy_with_logits(helper(output.last_hidden_state[:, 1:]), ink)
 
     fit(
-        "scenes_blip", [model, helper], loss, digits("train"), work, steps=2000, lr=1.5e-3, ema=0.995, weight_decay=0.02
+        "scenes_blip", [model, helper], loss, digits("train"), work, steps=1500, lr=1.5e-3, ema=0.995, weight_decay=0.02
     )
     save(model, out)
     BlipProcessor(_images(SIDE), words).save_pretrained(out)
