@@ -80,7 +80,7 @@ def _check_detector(cell: Cell) -> None:
     attack, weight = cell.names.attack, cell.attack.get("detector_weight", 0)
     if weight and not paths(cell.purifier.get("detector"), "weights"):
         raise ValueError(
-            f"attack={attack} attacks the detector, and purifier={cell.names.purifier} has none that can be attacked: use purifier=inpaint with detector={cell.names.dataset}/yolos"
+            f"attack={attack} attacks the detector, and purifier={cell.names.purifier} has none that can be attacked: use purifier=inpaint with detector={cell.names.dataset}/standard"
         )
     if weight and cell.names.view == "blind":
         raise ValueError(

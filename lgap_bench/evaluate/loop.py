@@ -199,8 +199,15 @@ def _pictures(parts: Parts, cell: Cell, problem: Problem, x_adv: Tensor) -> Chun
         found[f"picture_purified_{name}"] = _pixels(parts.defense.purify(few, noise, observed))
         masks = parts.defense.purifier.masks(observed, few)
         if masks is not None:
-            found[f"picture_region_{name}"] = _pixels(few * (0.25 + 0.75 * masks))
+            found[f"picture_region_{name}"] = _pixels(_tinted(few, masks))
     return found
+
+
+def _tinted(x: Tensor, masks: Tensor) -> Tensor:
+    """Images (B, C, H, W) with red laid over what is regenerated, masks (B, 1, H, W)."""
+    red = torch.zeros_like(x)
+    red[:, 0] = 1
+    return torch.lerp(x, red, 0.5 * masks.to(x))
 
 
 def _robust_so_far(parts: Parts, chunks: list[Chunk]) -> float:
