@@ -30,7 +30,7 @@ COMPANIONS = {"purifier/none": ["attack=pgd"], "purifier/downsample": ["attack=p
 COMPANIONS |= {
     f"subset/{d}/{s}": [f"dataset={d}"]
     for d in ("coco", "scenes")
-    for s in ("ten", "small", "medium", "full", "evaluated")
+    for s in ("ten", "small", "medium", "full", "evaluated", "adaptive")
 }
 COMPANIONS |= {
     f"attack/{a}": ["dataset=scenes", "purifier=inpaint"] for a in ("detector", "bpda_detector", "full_detector")

@@ -59,7 +59,8 @@ def points(rows: Sequence[Row], key: str) -> list[dict[str, Any]]:
     found = []
     for more, held in zip(differences, lines.values(), strict=True):
         facts = held[0].facts
-        title = f"{facts['purifier']}, {facts['dataset']}, {facts['norm']} {facts['eps']}, n = {facts['n']}"
+        budget = "" if key == "threat.eps" else f" {facts['eps']}"
+        title = f"{facts['purifier']}, {facts['dataset']}, {facts['norm']}{budget}, n = {facts['n']}"
         text = f"{title} {told({k: v for k, v in more.items() if k not in TITLED})}".strip()
         for row in sorted(held, key=lambda row: row.identity[key]):
             for attack, line in row.lines.items():
