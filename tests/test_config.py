@@ -24,7 +24,7 @@ COMPANIONS = {"purifier/none": ["attack=pgd"], "purifier/downsample": ["attack=p
               "dataset/cifar100": ["train=cifar100/adp"], **{f"classifier/{d}": ["train=digits/adp"] for d in
               ("digits/scratch", "cifar10/scratch", "cifar100/scratch", "cifar100/standard")}, **{f"train/{d}/adp": [f"dataset={d}", f"classifier={d}/scratch"]
               for d in ("digits", "cifar10", "cifar100")}, **{f"prior/{d}/pixel": ["purifier=diffpure"] for d in
-              ("digits", "cifar10", "cifar100", "imagenet")}, **{f"subset/{d}/{s}": [f"dataset={d}", *more]
+              ("digits", "scenes", "cifar10", "cifar100", "imagenet")}, **{f"subset/{d}/{s}": [f"dataset={d}", *more]
               for d, more in (("cifar10", []), ("cifar100", ["train=cifar100/adp"]))
               for s in ("coup_512", "diffpure_8x64", "salt_pepper_500")}}  # fmt: skip
 COMPANIONS |= {
