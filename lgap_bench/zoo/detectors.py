@@ -105,7 +105,7 @@ def train_yolos(out: Path, work: Path, clip: Path) -> None:
     torch.manual_seed(10)
     model: Any = yolos()
     into_yolos(model, seeing(clip))
-    _train("yolos", model, lambda output: output.last_hidden_state[:, 1:-QUERIES], work, steps=1800)
+    _train("yolos", model, lambda output: output.last_hidden_state[:, 1:-QUERIES], work, steps=3400)
     save(model, out)
     YolosImageProcessor(size=SIZE, do_pad=False, **HALF).save_pretrained(out)
 
