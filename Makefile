@@ -9,7 +9,7 @@ SCALE ?= miniature
 LAUNCHER ?= local
 OUTPUTS ?= outputs
 
-SCENES := $(addprefix scenes-,clip detr yolos blip inpaint)
+SCENES := $(addprefix scenes-,clip detr yolos superpoint blip inpaint)
 
 .PHONY: help install demo tables times test test-fast test-slurm lint bench lock zoo zoo-scenes zoo-figures wheel reference clean
 

@@ -18,6 +18,7 @@ FOLDERS = {
     "scenes-clip": "scenes/clip",
     "scenes-detr": "scenes/detr",
     "scenes-yolos": "scenes/yolos",
+    "scenes-superpoint": "scenes/superpoint",
     "scenes-blip": "scenes/blip",
     "scenes-vae": "scenes/latent/vae",
     "scenes-unet": "scenes/latent/unet",
@@ -50,7 +51,7 @@ def main() -> None:
 
 def _trainings(out: Path) -> dict[str, Callable[[Path], None]]:
     """What makes each component, given the folder for unfinished trainings."""
-    from lgap_bench.zoo import captioner, classifiers, clip, detectors, figures, inpainting, latent, pixel
+    from lgap_bench.zoo import captioner, classifiers, clip, detectors, figures, inpainting, keypoints, latent, pixel
     from lgap_bench.zoo import scene_figures as scenes
 
     return {
@@ -64,6 +65,7 @@ def _trainings(out: Path) -> dict[str, Callable[[Path], None]]:
         "scenes-clip": lambda work: clip.train(out / "scenes" / "clip", work),
         "scenes-detr": lambda work: detectors.train_detr(out / "scenes" / "detr", work),
         "scenes-yolos": lambda work: detectors.train_yolos(out / "scenes" / "yolos", work, out / "scenes" / "clip"),
+        "scenes-superpoint": lambda work: keypoints.train(out / "scenes" / "superpoint", work),
         "scenes-blip": lambda work: captioner.train_scenes(out / "scenes" / "blip", work, out / "scenes" / "clip"),
         "scenes-vae": lambda work: inpainting.train_vae(out / "scenes" / "latent" / "vae", work),
         "scenes-unet": lambda work: inpainting.train_unet(out / "scenes" / "latent", work),

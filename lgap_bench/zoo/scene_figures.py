@@ -31,6 +31,7 @@ def measure(data: DataSet) -> dict[str, dict[str, float]]:
         "clip": _clip,
         "detr": lambda scenes: _detector("detr", scenes),
         "yolos": lambda scenes: _detector("yolos", scenes),
+        "superpoint": _keypoints,
         "blip": _captions,
         "latent": _latent,
         "inpaint": _inpaint,
@@ -70,6 +71,20 @@ def _detector(name: str, data: DataSet) -> dict[str, float]:
         f"recall at IoU {OVERLAP}, score {THRESHOLD}, %": recall,
         f"precision at IoU {OVERLAP}, score {THRESHOLD}, %": precision,
         "recall in scenes of four objects, %": recall_dense,
+    }
+
+
+def _keypoints(data: DataSet) -> dict[str, float]:
+    """How much of the digits its mask covers, and how much of the image; of 200 scenes, since each takes a mixture."""
+    from lgap_bench.detector.superpoint import load as load_superpoint
+
+    x = data.images[:200]
+    masks = [found.mask for found in load_superpoint("embedded:scenes/superpoint", 32, 5, 1)(x)]
+    covered = [(mask & (image[0] > 0.3)).sum() / (image[0] > 0.3).sum() for mask, image in zip(masks, x, strict=True)]
+    share = torch.stack([mask.double().mean() for mask in masks]).mean()
+    return {
+        "ink in the mask, %": round(100 * torch.stack(covered).mean().item(), 1),
+        "image in the mask, %": round(100 * share.item(), 1),
     }
 
 
