@@ -203,13 +203,14 @@ RECIPES = {
     "clip": "CLIPModel at toy size (patch 8, width 64, 4 + 2 layers), a yes or no per prompt, for images and for their patches, 3,000 steps of 64.",
     "detr": "DetrForObjectDetection at toy size (ResNet to stride 8, width 64, 2 + 2 layers, 8 queries): the ResNet by itself, 1,200 steps of 64, then all, 2,500.",
     "yolos": "YolosForObjectDetection at toy size (patch 8, width 64, 4 layers, 8 tokens), from the transformer of scenes/clip, 3,400 steps of 64.",
+    "superpoint": "SuperPointForKeypointDetection at toy size (widths 8 to 32), Harris's corners of clean scenes as answers, 1,200 steps of 64.",
     "blip": "BLIP at toy size (patch 8, width 64, 4 + 2 layers) from the transformer of scenes/clip, teacher forcing on captions that name every class, 1,500 steps of 64.",
     "latent": "The digits' AutoencoderKL gone on with (800 steps of 32), then UNet2DConditionModel, from the digits' own, and CLIPTextModel together (1,500 steps of 32). Stable Diffusion's folder layout.",
     "inpaint": "The latent model's network with five more channels, trained on holes of four kinds (1,000 steps of 32). Stable Diffusion's inpainting layout.",
 }
 COMMANDS = {
     "latent": "scenes-vae` and then `python -m lgap_bench.zoo scenes-unet",
-    **{name: f"scenes-{name}" for name in ("clip", "detr", "yolos", "blip", "inpaint")},
+    **{name: f"scenes-{name}" for name in ("clip", "detr", "yolos", "superpoint", "blip", "inpaint")},
 }
 
 
