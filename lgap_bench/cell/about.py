@@ -11,7 +11,6 @@ are a closed set, and their grammar is checked when a config is composed, so tha
     any_size       of a prior: whether its network takes images of another size than it was trained on
     space          of a prior: pixel, latent or inpaint
     shape, sizes, class_count, evaluated    of a data set: (C, H, W), images per split, classes, the papers' n
-    several        of a data set: whether an image may have several labels
     noise_density  of a threat: share of pixels that salt-and-pepper noise strikes
     whole, made_of of an attack: numbers below which it is another attack; the keys that hold attacks
     shown          of a view: its name in tables
@@ -45,7 +44,6 @@ WORDS: dict[str, type | tuple[type, ...]] = {
     "sizes": dict,
     "class_count": int,
     "evaluated": int,
-    "several": bool,
     "noise_density": (int, float),
     "whole": dict,
     "made_of": list,
