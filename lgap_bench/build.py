@@ -79,7 +79,8 @@ def _of_labels(cell: Cell, dataset: DataSet, defense: Defense, device: Device) -
     """
     if dataset.present is None:
         return ()
-    held: DataSet = _built("dataset", cell.names.dataset, {**cell.dataset, "split": "validation"})
+    whole = {"subset": None} if "subset" in cell.dataset else {}  # subsets are of the test split
+    held: DataSet = _built("dataset", cell.names.dataset, {**cell.dataset, "split": "validation", **whole})
     rows = range(0, min(len(held), CHOSEN_ON), BATCH)
     scores = [defense.classify(held.images[row : row + BATCH].to(device.torch)).float().cpu() for row in rows]
     assert held.present is not None

@@ -72,7 +72,7 @@ def latent_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     text.save_pretrained(folder / "text_encoder")
     words.save_pretrained(folder / "tokenizer")
     zoo.scheduler().save_pretrained(folder / "scheduler")
-    zoo._write_index(folder)
+    zoo.write_index(folder, "StableDiffusionImg2ImgPipeline")
     return folder
 
 

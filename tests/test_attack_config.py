@@ -42,6 +42,9 @@ PRESETS: dict[str, tuple[str, type, dict[str, Any]]] = {
     "joint_nearest": ("bpda", PGD, CLASSIC | dict(start="zero", caption_weight=1.0, caption_target="nearest")),
     "joint": ("bpda", PGD, CLASSIC | dict(steps=40, step_size=2 / 255, start="zero", caption_weight=1.0)),
     "full_joint": ("full", PGD, CLASSIC | dict(steps=20, step_size=1 / 255, start="zero", draws=4, caption_weight=1.0)),
+    "detector": ("detector", PGD, CLASSIC | dict(steps=40, start="zero", class_weight=0.0, detector_weight=1.0)),
+    "bpda_detector": ("bpda", PGD, CLASSIC | dict(steps=40, start="zero", detector_weight=1.0)),
+    "full_detector": ("full", PGD, CLASSIC | dict(steps=20, start="zero", draws=4, detector_weight=1.0)),
     "surrogate": ("surrogate", PGD, CLASSIC | dict(steps=20, step_size=1 / 255, start="zero", draws=4)),
     "adjoint": ("adjoint", PGD, CLASSIC | dict(steps=20, step_size=1 / 255, start="zero", draws=4)),
     "full_detached": ("detached", PGD, CLASSIC | dict(steps=20, step_size=1 / 255, start="zero", draws=4)),
@@ -76,7 +79,7 @@ def test_a_preset_brings_its_view_and_its_protocol(name):
     view, kind, numbers = PRESETS[name]
     composed = cell(f"attack={name}", *(["purifier=coup"] if view == "surrogate" else []))
     assert composed.names.view == view
-    assert composed.view["_target_"].lower().endswith("view" if view == "none" else view)
+    assert composed.view["_target_"].lower().endswith({"none": "view", "detector": "caption"}.get(view, view))
     attack = instantiate(composed.attack)
     assert type(attack) is kind
     for key, value in numbers.items():

@@ -48,6 +48,7 @@ FULL, ENSEMBLE = ["purifier=none", "attack=full"], ["purifier=none", "attack=ful
 YES = [True, True, False, False]  # on the samples that held
 NO = [False, False, True, True]  # on those that are broken already
 # check: (cell, columns, randomized, numbers) that it is made for; beside it, where it has to stay silent.
+INPAINT = ["dataset=scenes", "purifier=inpaint"]
 CASES: dict[str, tuple[list[Any], list[Any]]] = {
     "failed samples": ([FULL, {}, False, {"failed": 1}], [FULL, {}, False, {}]),
     "undefended classifier": ([FULL, {}, False, {"undefended_natural": 10.0}], [FULL, {}, False, {"undefended_natural": 10.1}]),
@@ -55,6 +56,9 @@ CASES: dict[str, tuple[list[Any], list[Any]]] = {
     "attack": ([["purifier=none", "attack=fgsm"], {}, False, {}], [["purifier=none", "attack=pgd"], {}, False, {}]),
     "EOT": ([["purifier=coup", "attack=full", "attack.draws=1"], {}, True, {}], [["purifier=coup", "attack=full", "attack.draws=2"], {}, True, {}]),
     "captioner": ([["purifier=lgap", "attack=full"], {}, False, {}], [["purifier=lgap", "attack=full_joint"], {}, False, {}]),
+    "detector": ([[*INPAINT, "attack=full"], {}, False, {}], [[*INPAINT, "attack=full_detector"], {}, False, {}]),
+    "regenerated region": ([[*INPAINT, "attack=full_detector"], {"zero_pixels": [0.1, 0.1, 0, 0], "clean_region": [0.3] * N}, False, {}],
+                           [[*INPAINT, "attack=full_detector"], {"zero_pixels": [0.01, 0.01, 1, 1], "clean_region": [0.3] * N}, False, {}]),
     "zero gradients": ([FULL, {"zero_gradient": YES}, False, {}], [FULL, {"zero_gradient": NO}, False, {}]),
     "zero pixels": ([FULL, {"zero_pixels": [0.6, 0.6, 0, 0]}, False, {}], [FULL, {"zero_pixels": [0.4, 0.4, 1, 1]}, False, {}]),
     "flat margin": ([FULL, {}, False, {"flat_margin": 60.0}], [FULL, {}, False, {"flat_margin": 50.0}]),
