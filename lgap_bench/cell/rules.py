@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -71,8 +72,27 @@ def _check_combination(cell: Cell) -> None:
             f"attack.target={target} with attack.loss={loss}: a targeted attack lowers the cross-entropy of its target, use attack.loss=cross_entropy"
         )
     _check_detector(cell)
+    if view == "transfer" and not cell.view.get("classifier"):
+        raise ValueError(
+            f"view=transfer with dataset={cell.names.dataset}, which names no other classifier: choose the attacker's, +classifier@other=<name>"
+        )
+    _check_unbounded(cell)
     if view == "caption" and not weight:
         raise ValueError(f"view=caption with attack={attack}: its loss has no caption term, use attack=caption")
+
+
+def _check_unbounded(cell: Cell) -> None:
+    """Without a budget an attack that walks to the edge of its ball shows nothing: only a smallest perturbation does."""
+    shape = about(cell.dataset, "shape")
+    widest = (
+        cell.threat["norm"] == "l2"
+        and shape
+        and fraction(cell.threat["eps"], "threat.eps") > 0.999 * math.prod(shape) ** 0.5
+    )
+    if widest and "step_size" in cell.attack:
+        raise ValueError(
+            f"threat={cell.names.threat} has no budget, and attack={cell.names.attack} walks to the edge of one: use attack=cw or deepfool, or another threat"
+        )
 
 
 def _check_detector(cell: Cell) -> None:

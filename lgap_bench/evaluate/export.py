@@ -44,9 +44,9 @@ def export(record: Record, clean: NDArray[np.float32], outputs: Path) -> Path:
     floats = rounded.astype(np.float32) / LEVELS
     files.write_npz(folder / BYTES, {"attacked": floats, "ids": held["ids"]}, compressed=True)
     (folder / "images").mkdir(parents=True, exist_ok=True)
-    lines = []
+    lines, success = [], 1 - SINGLE_LABEL.correct(samples, "attacked").mean(1)
     for place, image in enumerate(rounded):
-        row = _sample(record, summary, samples, place)
+        row = _sample(record, summary, samples, place, float(success[place]))
         files.write(folder / "images" / row["file_name"], partial(_png, Image, image))
         lines.append(json.dumps(row))
     text = "\n".join(lines) + "\n"
@@ -83,11 +83,10 @@ def _png(image_module: Any, image: NDArray[np.uint8], stream: Any) -> None:
 
 
 def _sample(
-    record: Record, summary: Mapping[str, Any], samples: Mapping[str, Sequence[Any]], place: int
+    record: Record, summary: Mapping[str, Any], samples: Mapping[str, Sequence[Any]], place: int, success: float
 ) -> dict[str, Any]:
     """A line of the metadata."""
     classes = record.classes()
-    right = SINGLE_LABEL.correct(samples, "attacked")[place]
     labels = [samples["label"][place]] if "labels" not in samples else np.flatnonzero(samples["labels"][place]).tolist()
     return {
         "file_name": f"{samples['id'][place]}.png",
@@ -100,8 +99,7 @@ def _sample(
         "linf": samples["linf"][place],
         "l2": samples["l2"][place],
         "failed": bool(samples["failed"][place]),
-        "success": float(1 - right.mean()),
-        "success_undefended": bool(not SINGLE_LABEL.bare_correct(samples, "attacked")[place]),
+        "success": success,
     }
 
 

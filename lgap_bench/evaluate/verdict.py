@@ -99,11 +99,15 @@ def _failed(facts: Facts) -> Reason | None:
 def _chance(facts: Facts) -> Reason | None:
     """A classifier that guesses has no robustness to measure: its labels or its class order are wrong."""
     natural, classes = facts.summary["undefended_natural"], len(facts.summary["classes"])
-    if natural > 100 / classes:
+    several = [
+        chunk["labels"] for chunk in facts.chunks if "labels" in chunk
+    ]  # (classes, images): any of them is right
+    chance = 100 * float(np.concatenate(several, axis=1).mean()) if several else 100 / classes
+    if natural > chance:
         return None
     return Reason(
         "undefended classifier",
-        f"it is right on {natural:.1f} % of clean images, chance is {100 / classes:.1f} %: are labels and class order right?",
+        f"it is right on {natural:.1f} % of clean images, chance is {chance:.1f} %: are labels and class order right?",
         INVALID,
     )
 
