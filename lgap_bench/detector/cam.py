@@ -43,6 +43,7 @@ class Saliency(Detector):
         self.share, self.blur, self.dilation = share, blur, dilation
 
     def find(self, x: Tensor, noise: Noise | None) -> list[Found]:
+        """The most salient share of each image (B, 3, H, W), under the word of its top class."""
         with torch.enable_grad():
             x = x.detach().requires_grad_(True)
             logits = self.classifier(x)
