@@ -11,8 +11,8 @@ from torch import Tensor
 from lgap_bench.detector.base import Detector, Found, decode
 from lgap_bench.noise import Noise, streams
 from lgap_bench.prior.latent import LatentPrior, load
-from lgap_bench.purifier.ciidefence import shrunk
 from lgap_bench.purifier.inpaint import Inpaint
+from lgap_bench.purifier.wavelet import shrunk
 
 
 class Corner(Detector):

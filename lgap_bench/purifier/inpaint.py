@@ -19,6 +19,7 @@ from lgap_bench.prior.timesteps import Spacing
 from lgap_bench.purifier.diffusion import add_noise
 from lgap_bench.purifier.lgap import LGAP
 from lgap_bench.purifier.memory import recomputed
+from lgap_bench.purifier.wavelet import shrunk
 from lgap_bench.runtime.choices import require_choice
 
 Region = Literal["inside", "outside", "all"]
@@ -47,6 +48,7 @@ class Inpaint(LGAP):
             (its section 1); `all`: no masking, the paper's baseline.
         paste: put the known region's own pixels back over the result.
         text: `labels`, `caption` (needs a captioner) or `none`.
+        shrink: threshold of a wavelet denoiser over the result, in [0, 1] pixel units (CIIDefence); 0 for none.
         steps, strength, start, spacing, guidance_scale, negative_prompt, resize_in, resize_out: as of `LGAP`.
 
     Where nothing is found the mask is empty: `inside` regenerates nothing and returns what the autoencoder makes of the
@@ -71,6 +73,7 @@ class Inpaint(LGAP):
         region: Region = "inside",
         paste: bool = False,
         text: Text = "labels",
+        shrink: float = 0.0,
     ) -> None:
         super().__init__(
             prior, captioner, steps, strength, start, spacing, guidance_scale, negative_prompt, resize_in, resize_out
@@ -87,7 +90,9 @@ class Inpaint(LGAP):
             raise ValueError(
                 "purifier.text=caption without a captioner: choose captioner=<dataset>/blip, or text=labels"
             )
-        self.detector = detector
+        if not 0 <= shrink <= 1:
+            raise ValueError(f"purifier.shrink={shrink} is not in [0, 1]: it is a difference of pixels, try 0.05")
+        self.detector, self.shrink = detector, shrink
         self.from_noise = strength == 1.0
 
     def observe(self, x: Tensor, noise: Noise) -> list[str]:
@@ -120,10 +125,10 @@ class Inpaint(LGAP):
         z_t = self._begin(shown, k, noise)
         size = (self.resize_out, self.resize_out) if self.resize_out else tuple(x.shape[-2:])
         purified = self.denoised(z_t, C.beside(k), size, noise, captured=[k], dtype=x.dtype)
-        if not self.paste:
-            return purified
-        m, known = F.interpolate(m, size), resized(x, size)
-        return m * purified + (1 - m) * known.clamp(0, 1)
+        if self.paste:
+            m, known = F.interpolate(m, size), resized(x, size)
+            purified = m * purified + (1 - m) * known.clamp(0, 1)
+        return shrunk(purified, self.shrink)
 
     def _read(self, observed: list[str], x: Tensor) -> tuple[list[str], Tensor]:
         """The sentences, and m (B, 1, H, W): 1 where the image is regenerated."""
