@@ -135,7 +135,8 @@ def test_an_unused_captioner_may_stay_open():
 def test_the_widest_budgets_and_all_cores_are_allowed(tmp_path):
     from lgap_bench.cell.check import check
 
-    check(resolved([L2, "threat.eps=55.4", f"threads={os.cpu_count()}"]))
+    check(resolved([L2, "threat.eps=55.3", f"threads={os.cpu_count()}"]))
+    check(resolved([L2, "threat.eps=55.4", "attack=cw", "view=bpda"]))
     check(resolved(["threat.eps=1"]))
 
 
