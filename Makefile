@@ -32,7 +32,7 @@ $(STAMP): requirements.lock pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	command -v uv >/dev/null || test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet uv
 	UV=$$(command -v uv || echo $(BIN)/uv); \
-	  $$UV pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock && \
+	  $$UV pip install --quiet --compile-bytecode --python $(BIN)/python --require-hashes -r requirements.lock && \
 	  $$UV pip install --quiet --python $(BIN)/python --no-deps -e .
 	touch $@
 
