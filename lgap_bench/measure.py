@@ -20,8 +20,8 @@ from lgap_bench.cell.config import SHARING, Cell
 from lgap_bench.cell.identity import identity, record_id
 from lgap_bench.cell.instantiate import check_signatures, instantiate
 from lgap_bench.cell.prepare import prepare
-from lgap_bench.evaluate.lower import compare, made_by_other_code
-from lgap_bench.evaluate.share import nobody_at
+from lgap_bench.evaluation.lower import compare, made_by_other_code
+from lgap_bench.evaluation.share import nobody_at
 from lgap_bench.logger.base import SILENT, Loggers
 from lgap_bench.record import Record
 from lgap_bench.report.grid import draw_grid
@@ -60,7 +60,7 @@ def run_cell(
 
 def export_cell(cfg: DictConfig, choices: Mapping[str, str], record: Record) -> Record:
     """Write a finished cell's attacked images as a data set, and measure its 8-bit images as a cell with attack=given."""
-    from lgap_bench.evaluate.export import BYTES, export
+    from lgap_bench.evaluation.export import BYTES, export
 
     cell = prepare(cfg, choices)
     dataset = instantiate(cell.dataset)
@@ -82,8 +82,8 @@ def measure(
 ) -> None:
     """Build the parts (training what has to be trained), evaluate, save; the loggers hear of it."""
     from lgap_bench.build import build  # here, since these bring torch, and a recorded cell answers without it
-    from lgap_bench.evaluate.loop import evaluate, gathered
-    from lgap_bench.evaluate.summary import finish
+    from lgap_bench.evaluation.loop import evaluate, gathered
+    from lgap_bench.evaluation.summary import finish
 
     began = time.monotonic()
     loggers.started(cell, record)

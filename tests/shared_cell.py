@@ -8,7 +8,7 @@ import time
 from typing import Any
 
 from lgap_bench import run
-from lgap_bench.evaluate import loop
+from lgap_bench.evaluation import loop
 from lgap_bench.runtime.errors import one_line_errors
 
 

@@ -14,7 +14,7 @@ from lgap_bench.attack.problem import aim_captions, caption_term
 from lgap_bench.attack.threat import Threat
 from lgap_bench.attack.view import Bpda, Caption
 from lgap_bench.captioner.consensus import Consensus
-from lgap_bench.evaluate.loop import _attacked
+from lgap_bench.evaluation.loop import _attacked
 from lgap_bench.purifier.base import Purifier
 from lgap_bench.purifier.lgap import LGAP
 

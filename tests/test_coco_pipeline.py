@@ -24,7 +24,7 @@ from transformers import (
 )
 
 from lgap_bench.cell.compose import resolved
-from lgap_bench.evaluate.export import FLOATS
+from lgap_bench.evaluation.export import FLOATS
 from lgap_bench.prior.latent import load as load_latent
 from lgap_bench.record import records
 

@@ -15,7 +15,7 @@ import pytest
 from cells import SMALL, identified, run
 from PIL import Image
 
-from lgap_bench.evaluate.lower import compare
+from lgap_bench.evaluation.lower import compare
 from lgap_bench.logger.base import Logger, Loggers
 from lgap_bench.record import Record
 from lgap_bench.runtime import code, weights
@@ -225,7 +225,7 @@ EDITS = [
     ("lgap_bench/purifier/lgap.py", "import torch\n", "import torch\n\nleft = 1\n"),
     ("lgap_bench/purifier/base.py", "from typing import Any\n", "from typing import Any\n\nleft = 1\n"),
     ("lgap_bench/attack/pgd.py", "import torch\n", "import torch\n\nleft = 1\n"),
-    ("lgap_bench/evaluate/score.py", "import torch\n", "import torch\n\nleft = 1\n"),
+    ("lgap_bench/evaluation/score.py", "import torch\n", "import torch\n\nleft = 1\n"),
     ("lgap_bench/report/page.py", "from enum import Enum\n", "from enum import Enum\n\nleft = 1\n"),
     ("lgap_bench/runtime/code.py", "import ast\n", "import ast as ast\n"),
     ("lgap_bench/purifier/lgap.py", "import torch\n", "import torch(\n"),
@@ -271,7 +271,7 @@ def test_an_edited_purifier_is_named_by_the_cells_that_use_it_or_inherit_from_it
 
 def test_what_every_cell_stands_on_is_named_by_all(edited):
     assert named(edited, 2) == {cell: ["lgap_bench.purifier.base"] for cell in edited[""]}
-    assert named(edited, 4) == {cell: ["lgap_bench.evaluate.score"] for cell in edited[""]}
+    assert named(edited, 4) == {cell: ["lgap_bench.evaluation.score"] for cell in edited[""]}
 
 
 def test_an_edited_attack_is_named_by_its_cells(edited):

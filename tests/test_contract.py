@@ -19,8 +19,8 @@ from lgap_bench.build import build
 from lgap_bench.cell.compose import composed
 from lgap_bench.cell.prepare import prepare
 from lgap_bench.dataset.digits import digits
-from lgap_bench.evaluate import loop
-from lgap_bench.evaluate.contract import check_contracts, check_gradient
+from lgap_bench.evaluation import loop
+from lgap_bench.evaluation.contract import check_contracts, check_gradient
 from lgap_bench.runtime.device import configure, find_device
 
 CELL = ["n=3", "chunk=3", "score_draws=2", "threads=1"]

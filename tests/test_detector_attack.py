@@ -17,7 +17,7 @@ from lgap_bench.attack.transfer import Transfer
 from lgap_bench.attack.view import Caption, Full
 from lgap_bench.defense import Defense
 from lgap_bench.detector.base import Detector, Found, encode
-from lgap_bench.evaluate import verdict
+from lgap_bench.evaluation import verdict
 from lgap_bench.metric.regions import Regions
 from lgap_bench.noise import Noise
 from lgap_bench.purifier.base import Purifier

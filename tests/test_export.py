@@ -7,7 +7,7 @@ import pytest
 from cells import SMALL, called, run
 from PIL import Image
 
-from lgap_bench.evaluate.export import to_8_bit
+from lgap_bench.evaluation.export import to_8_bit
 from lgap_bench.record import Record, records
 
 CELL = ["purifier=downsample", "attack=pgd", "threat.eps=24/255", *SMALL]

@@ -33,7 +33,7 @@ from lgap_bench.attack.threat import Threat
 from lgap_bench.attack.torchattack import CW, EOTPGD, Square
 from lgap_bench.attack.view import Bpda, Caption, Full, Query
 from lgap_bench.captioner.seen import Seen
-from lgap_bench.evaluate.loop import _attacked
+from lgap_bench.evaluation.loop import _attacked
 from lgap_bench.noise import Noise
 from lgap_bench.purifier.base import Purifier
 from lgap_bench.purifier.lgap import LGAP

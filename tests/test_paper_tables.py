@@ -49,7 +49,7 @@ def record(
     **more,
 ):
     """A finished record; `more` goes into its identity, which names its folder, and `facts` into its summary."""
-    from lgap_bench.evaluate.summary import summarise
+    from lgap_bench.evaluation.summary import summarise
     from lgap_bench.task.single_label import SINGLE_LABEL
 
     n = next((int(text[2:]) for text in overrides if text.startswith("n=")), 64)

@@ -17,7 +17,7 @@ import pytest
 from cells import SMALL, called, only_record, run
 from workers import GONE
 
-from lgap_bench.evaluate.lower import compare
+from lgap_bench.evaluation.lower import compare
 from lgap_bench.record import Record
 from lgap_bench.runtime import files
 

@@ -103,8 +103,8 @@ def test_a_failing_gradient_is_a_recorded_state_and_never_robust(tmp_path):
     import torch
 
     from lgap_bench.attack.problem import Parts
-    from lgap_bench.evaluate.loop import evaluate
-    from lgap_bench.evaluate.summary import summarise
+    from lgap_bench.evaluation.loop import evaluate
+    from lgap_bench.evaluation.summary import summarise
 
     class Explodes:
         def __call__(self, problem):

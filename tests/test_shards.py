@@ -16,8 +16,8 @@ from cells import called, identified, only_record, run
 from workers import FAR
 
 from lgap_bench.cell.compose import resolved
-from lgap_bench.evaluate import loop
-from lgap_bench.evaluate.share import claim, shared
+from lgap_bench.evaluation import loop
+from lgap_bench.evaluation.share import claim, shared
 from lgap_bench.record import Record
 from lgap_bench.runtime import lease
 from lgap_bench.runtime.lease import Limits
@@ -138,7 +138,7 @@ def test_a_shard_merges_chunks_that_are_all_there(whole, tmp_path):
     for index in (0, 1):
         shard(tmp_path, index, 3)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("lgap_bench.evaluate.summary.finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr("lgap_bench.evaluation.summary.finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             shard(tmp_path, 2, 3)
     assert contents(shard(tmp_path, 0, 3).folder) == whole

@@ -17,8 +17,8 @@ from test_paper_tables import record as by_hand
 
 from lgap_bench.cell.compose import resolved
 from lgap_bench.cell.config import Cell
-from lgap_bench.evaluate.lower import compare
-from lgap_bench.evaluate.verdict import CHECKS, Facts, verdict
+from lgap_bench.evaluation.lower import compare
+from lgap_bench.evaluation.verdict import CHECKS, Facts, verdict
 from lgap_bench.record import Record
 from lgap_bench.runtime.files import content_id
 from scripts.trust import matrix

@@ -263,7 +263,9 @@ def test_the_probe_lands_in_the_record_and_on_screen_and_survives_a_kill(tmp_pat
         with pytest.raises(KeyboardInterrupt):
             run_cell(cfg, cfg.hydra.runtime.choices)
     with monkeypatch.context() as patched:
-        patched.setattr("lgap_bench.evaluate.diagnose.agreement", None)  # the chunks are there: nothing is probed again
+        patched.setattr(
+            "lgap_bench.evaluation.diagnose.agreement", None
+        )  # the chunks are there: nothing is probed again
         record = run_cell(cfg, cfg.hydra.runtime.choices)
     held = json.loads((record.folder / "summary.json").read_text())
     assert held["view"] == "adjoint (biased)"

@@ -14,9 +14,9 @@ from lgap_bench.runtime.code import changed, release
 from lgap_bench.runtime.files import content_id
 
 NUMERICS_VERSION = 3  # raised with every change of results; tests/test_frozen.py guards it
-EVALUATION = ("lgap_bench.build", "lgap_bench.evaluate.loop", "lgap_bench.evaluate.summary")
+EVALUATION = ("lgap_bench.build", "lgap_bench.evaluation.loop", "lgap_bench.evaluation.summary")
 TRAINING = "lgap_bench.finetune.stage"
-CONTRACT = "lgap_bench.evaluate.contract"
+CONTRACT = "lgap_bench.evaluation.contract"
 FRACTIONS = ("eps", "step_size")  # `48/255`, `0.188...` and `eps/4` of it are one number
 NUMBERS = ("n", "seed", "score_draws", "chunk", "dtype", "tf32")
 

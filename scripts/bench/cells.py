@@ -12,8 +12,8 @@ from lgap_bench.build import build
 from lgap_bench.cell import compose
 from lgap_bench.cell.config import Cell, resolve
 from lgap_bench.cell.identity import identity, record_id
-from lgap_bench.evaluate.loop import evaluate
-from lgap_bench.evaluate.summary import finish
+from lgap_bench.evaluation.loop import evaluate
+from lgap_bench.evaluation.summary import finish
 from lgap_bench.record import Chunk, Record
 from lgap_bench.runtime.device import Device, configure
 from scripts.bench.settings import Settings

@@ -48,7 +48,7 @@ def seconds(words: list[str]) -> tuple[float, float, float]:
         profile.disable()
     spent: dict[str, float] = {}
     for (file, _, name), (_, _, _, cumulative, _) in pstats.Stats(profile).stats.items():  # type: ignore[attr-defined]
-        if "lgap_bench/evaluate/" in file:
+        if "lgap_bench/evaluation/" in file:
             spent[name] = spent.get(name, 0.0) + cumulative
     return sum(spent.get(n, 0.0) for n in ONCE), sum(spent.get(n, 0.0) for n in EACH), spent["evaluate"]
 

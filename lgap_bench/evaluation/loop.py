@@ -15,11 +15,11 @@ from lgap_bench.attack.chunk_journal import ChunkJournal, Remembers
 from lgap_bench.attack.journal import KEEPS_NOTHING, Journal
 from lgap_bench.attack.problem import Parts, Problem
 from lgap_bench.cell.config import Cell
-from lgap_bench.evaluate.checked import check_once
-from lgap_bench.evaluate.contract import check_labels
-from lgap_bench.evaluate.diagnose import gradient_columns, notes, probe, reach_columns
-from lgap_bench.evaluate.score import attacked_wrongness, scored
-from lgap_bench.evaluate.share import shared
+from lgap_bench.evaluation.checked import check_once
+from lgap_bench.evaluation.contract import check_labels
+from lgap_bench.evaluation.diagnose import gradient_columns, notes, probe, reach_columns
+from lgap_bench.evaluation.score import attacked_wrongness, scored
+from lgap_bench.evaluation.share import shared
 from lgap_bench.logger.base import SILENT, Done, Loggers
 from lgap_bench.noise import streams
 from lgap_bench.record import PICTURES, Chunk, Record

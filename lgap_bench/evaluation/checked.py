@@ -14,8 +14,8 @@ from typing import Any
 from lgap_bench.attack.problem import Parts, Problem
 from lgap_bench.cell.config import Cell
 from lgap_bench.cell.identity import contract_identity
-from lgap_bench.evaluate.contract import IMAGES, check_contracts, check_gradient
-from lgap_bench.evaluate.facts import PACKAGES, installed
+from lgap_bench.evaluation.contract import IMAGES, check_contracts, check_gradient
+from lgap_bench.evaluation.facts import PACKAGES, installed
 from lgap_bench.runtime.device import Device
 from lgap_bench.runtime.files import content_id, write_json
 

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from lgap_bench.attack.problem import Parts
 from lgap_bench.cell.config import Cell
-from lgap_bench.evaluate.facts import cell_facts, run_facts
-from lgap_bench.evaluate.verdict import Facts, verdict
+from lgap_bench.evaluation.facts import cell_facts, run_facts
+from lgap_bench.evaluation.verdict import Facts, verdict
 from lgap_bench.metric.accuracy import accuracy
 from lgap_bench.record import Chunk, Record
 from lgap_bench.runtime.device import Device
