@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -31,22 +32,29 @@ CHOSEN_ON, BATCH = 512, 64  # validation images that a threshold is chosen on, a
 LARGE = 100 * 2**20  # bytes of model files whose loading is announced
 
 
-def build(cell: Cell, device: Device, loggers: Loggers = SILENT) -> Parts:
+def build(cell: Cell, device: Device, loggers: Loggers = SILENT, live: Mapping[str, Any] | None = None) -> Parts:
     """Instantiate every part from its `_target_`; purifiers bring their prior and captioner inside their own config.
 
-    A stage's training, where its weights are not there yet, is told to the loggers.
+    A stage's training, where its weights are not there yet, is told to the loggers. `live`: data set, classifier or purifier
+    that exist already.
     """
     # What can fail quickly is built before a classifier is trained for hours.
     names = cell.names
     if about(cell.dataset, "content"):
         loggers.phase(f"{cell.title}: reading the images of dataset={names.dataset}")
-    dataset = _built("dataset", names.dataset, cell.dataset)
+    there = live or {}
+    dataset = there["dataset"] if "dataset" in there else _built("dataset", names.dataset, cell.dataset)
     attack, threat = _built("attack", names.attack, cell.attack), _built("threat", names.threat, cell.threat)
     if hasattr(attack, "arrange"):  # it holds images of its own, and asks whose they are before anything is trained
         attack.arrange(dataset, cell.n, threat)
     _announce(cell, loggers)
-    classifier = _built("classifier", names.classifier, cell.classifier)
-    purifier = _built("purifier", names.purifier, cell.purifier)
+    classifier, purifier = (
+        there[group] if group in there else _built(group, name, config)
+        for group, name, config in (
+            ("classifier", names.classifier, cell.classifier),
+            ("purifier", names.purifier, cell.purifier),
+        )
+    )
     _check_modules(cell, purifier, classifier)
     if (detector := getattr(purifier, "detector", None)) is not None:
         require_names(

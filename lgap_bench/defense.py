@@ -1,16 +1,22 @@
-"""A defense: purifier and classifier as one module from images in [0, 1] to logits."""
+"""A defense: purifier and classifier as one module from images in [0, 1] to logits.
+
+It is a plain module too: called without noise it draws its own, so attack libraries and others' code take it as it is.
+"""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
-from lgap_bench.noise import Noise
+from lgap_bench.noise import Noise, fresh
 from lgap_bench.purifier.base import Purifier
 
 
 class Defense(nn.Module):
-    """classifier(purifier(x)); weights frozen and in eval mode, so that gradients cost only what the input needs."""
+    """classifier(purifier(x)); weights frozen and in eval mode, so that gradients cost only what the input needs.
+
+    A classifier that draws says so by an attribute `randomized`, and its `forward(x, noise)` takes one noise key per row.
+    """
 
     def __init__(self, purifier: Purifier, classifier: nn.Module) -> None:
         super().__init__()
@@ -20,7 +26,12 @@ class Defense(nn.Module):
     @property
     def randomized(self) -> bool:
         """Whether two calls with different noise may differ."""
-        return self.purifier.randomized
+        return self.purifier.randomized or self.classifier_draws
+
+    @property
+    def classifier_draws(self) -> bool:
+        """Whether the classifier alone is randomized."""
+        return bool(getattr(self.classifier, "randomized", False))
 
     def observe(self, x: Tensor, noise: Noise) -> list[str] | None:
         """What the purifier reads off x without gradient (LGAP: captions), one entry per row."""
@@ -31,13 +42,22 @@ class Defense(nn.Module):
         """Purified images, in the dtype of x whatever the models compute in; differentiable in x."""
         return self.purifier(self.as_model_input(x), noise, observed).to(x.dtype)
 
-    def classify(self, x: Tensor) -> Tensor:
-        """Logits (B, classes) of the bare classifier, in the dtype of x; differentiable in x."""
-        return self.classifier(x.to(self._models(x))).to(x.dtype)
+    def classify(self, x: Tensor, noise: Noise | None = None) -> Tensor:
+        """Logits (B, classes) of the bare classifier, in the dtype of x; differentiable in x.
 
-    def forward(self, x: Tensor, noise: Noise, observed: list[str] | None = None) -> Tensor:
-        """Logits (B, classes) of the purified images; differentiable in x."""
-        return self.classify(self.purify(x, noise, observed))
+        A randomized one without noise takes the same draw for every image.
+        """
+        given = x.to(self._models(x))
+        logits: Tensor = self.classifier(given, noise) if self.classifier_draws else self.classifier(given)
+        return logits.to(x.dtype)
+
+    def forward(self, x: Tensor, noise: Noise | None = None, observed: list[str] | None = None) -> Tensor:
+        """Logits (B, classes) of the purified images; differentiable in x.
+
+        Without noise every call draws anew, from torch's global generator, which `torch.manual_seed` sets.
+        """
+        drawn = fresh(len(x)) if noise is None else noise
+        return self.classify(self.purify(x, drawn, observed), drawn)
 
     def as_model_input(self, x: Tensor) -> Tensor:
         """Images in the dtype in which purifier and captioner get them: wide enough for x and for the models.

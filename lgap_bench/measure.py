@@ -31,14 +31,20 @@ from lgap_bench.runtime.files import writable
 
 
 def run_cell(
-    cfg: DictConfig, choices: Mapping[str, str], overrides: Sequence[str] = (), loggers: Loggers = SILENT
+    cfg: DictConfig,
+    choices: Mapping[str, str],
+    overrides: Sequence[str] = (),
+    loggers: Loggers = SILENT,
+    live: Mapping[str, Any] | None = None,
 ) -> Record:
     """Measure one cell, or answer from its record. Raises ValueError in one line for anything the user can mend.
 
     A shard measures its own chunks. As long as others are missing the record that is returned is not `complete`, and
     its `missing` says which.
 
-    `overrides` are what the user asked for, kept beside the record so that tables find it by its experiment.
+    Args:
+        overrides: what the user asked for, kept beside the record so that tables find it by its experiment.
+        live: parts that exist already, by group, instead of those that the config builds; the config says what identifies them.
     """
     cell = prepare(cfg, choices)
     loggers.preparing(cell)
@@ -50,7 +56,7 @@ def run_cell(
         check_signatures(cell)
         writable(cell.outputs / "records")
         if _has_work(cell, record):
-            measure(cell, record, identified, device, loggers)
+            measure(cell, record, identified, device, loggers, live)
     if record.complete:
         _settle(cell, record)
     if cell.names.experiment and record.folder.exists():
@@ -78,7 +84,12 @@ def export_cell(cfg: DictConfig, choices: Mapping[str, str], record: Record) -> 
 
 
 def measure(
-    cell: Cell, record: Record, identified: Mapping[str, Any], device: Device, loggers: Loggers = SILENT
+    cell: Cell,
+    record: Record,
+    identified: Mapping[str, Any],
+    device: Device,
+    loggers: Loggers = SILENT,
+    live: Mapping[str, Any] | None = None,
 ) -> None:
     """Build the parts (training what has to be trained), evaluate, save; the loggers hear of it."""
     from lgap_bench.build import build  # here, since these bring torch, and a recorded cell answers without it
@@ -90,7 +101,7 @@ def measure(
     if (earlier := made_by_other_code(cell.outputs, identified)) is not None:
         loggers.phase(f"{cell.title}: its code has changed since record {earlier}, measured anew")
     try:
-        parts = build(cell, device, loggers)
+        parts = build(cell, device, loggers, live)
         with _alone(cell, record):
             if not record.complete:
                 record.begin(cell.plain(), identified)

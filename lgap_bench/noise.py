@@ -107,6 +107,12 @@ class Stream:
         return Stream(self.seed, self.role, tuple(self.ids[i] for i in index))
 
 
+def fresh(rows: int) -> Noise:
+    """Noise for a caller who brings none, keys from torch's global generator: what a plain module does."""
+    keys = tuple(int(key) for key in torch.randint(2**62, (rows,)))
+    return Noise(keys, tuple(range(rows)), 0)
+
+
 def streams(seed: int, ids: Sequence[int]) -> dict[str, Stream]:
     """One stream per role for these samples."""
     return {role: Stream(seed, role, tuple(int(i) for i in ids)) for role in ROLES}

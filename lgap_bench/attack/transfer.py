@@ -25,6 +25,11 @@ class Transfer(Blind):
         other = classifier if like is None else classifier.to(device=like.device, dtype=like.dtype)
         self.other = other.eval().requires_grad_(False)
 
+    @property
+    def randomized(self) -> bool:
+        """The attacker's own classifier draws nothing."""
+        return False
+
     def logits(self, x: Tensor, noise: Noise, observed: list[str] | None = None) -> Tensor:
         """Logits (B, classes) of the attacker's classifier; differentiable in x."""
         held = next((p.dtype for p in self.other.parameters()), x.dtype)

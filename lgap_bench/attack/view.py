@@ -86,7 +86,7 @@ class Bpda(View):
                 f"{tuple(x.shape[-2:])}: set purifier.resize_out to null"
             )
         # x - x.detach() is zero with the gradient of the identity.
-        return self.defense.classify(purified + (x - x.detach()))
+        return self.defense.classify(purified + (x - x.detach()), noise)
 
 
 class Blind(View):
@@ -94,18 +94,18 @@ class Blind(View):
 
     @property
     def randomized(self) -> bool:
-        """The classifier draws nothing."""
-        return False
+        """Whether the classifier itself draws."""
+        return self.defense.classifier_draws
 
     def observe(self, x: Tensor, noise: Noise) -> None:
         """A blind attacker observes no captions."""
 
     def logits(self, x: Tensor, noise: Noise, observed: list[str] | None = None) -> Tensor:
         """Logits of the undefended classifier."""
-        return self.defense.classify(x)
+        return self.defense.classify(x, noise)
 
     def _forward(self, x: Tensor, noise: Noise, observed: list[str] | None) -> Tensor:
-        return self.defense.classify(x)
+        return self.defense.classify(x, noise)
 
 
 class Caption(View):

@@ -7,12 +7,10 @@ measured on a part that breaks one of these would be wrong without a word.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,6 +18,7 @@ from lgap_bench.attack.problem import Parts, Problem
 from lgap_bench.cell.about import about
 from lgap_bench.cell.config import Cell
 from lgap_bench.noise import Noise
+from lgap_bench.runtime import generators
 from lgap_bench.runtime.errors import in_user_code
 
 IMAGES = 3  # asked about; together about ten purifications, less than one chunk's
@@ -27,6 +26,7 @@ IMAGES = 3  # asked about; together about ten purifications, less than one chunk
 # and a diffusion's steps carry that on. A dependence on the batch's content moves values by far more.
 ROUNDING = {torch.float64: 1e-7, torch.float32: 5e-3}
 COARSE = 0.1  # of models in bfloat16
+OTHER = 1_000_003  # where the global generators stand when a part is asked again
 CHECKS = 6  # told as steps; the last is the gradient's
 
 
@@ -148,17 +148,11 @@ def _check_purified(parts: Parts, ask: Asked) -> Tensor:
 @torch.no_grad()
 def _check_repeats(parts: Parts, ask: Asked, purified: Tensor) -> None:
     """The same noise again, with every global generator elsewhere: the same images, and the generators untouched."""
-    held = _generators()
-    try:
-        torch.manual_seed(1_000_003)
-        np.random.seed(1_000_003 % 2**32)
-        random.seed(1_000_003)
-        moved = _generators()
+    with generators.seeded(OTHER):
+        moved = generators.state()
         again = call(ask.purifier, lambda: parts.defense.purify(ask.x.clone(), ask.noise))
-        after = _generators()
-    finally:
-        _restore(held)
-    if not _same(moved, after):
+        after = generators.state()
+    if not generators.same(moved, after):
         raise ValueError(
             f"{ask.purifier} draws from a global random generator: draw from its argument, noise.normal(x, 'a name'), so that an evaluation can be repeated"
         )
@@ -186,7 +180,7 @@ def _check_logits(parts: Parts, cell: Cell, ask: Asked, purified: Tensor) -> Ten
     """(B, classes), floating and finite; and as randomized as the defense says."""
     classes, defense = len(parts.dataset.classes), parts.defense
     given = purified.clone()
-    logits = _logits(parts, ask, given)
+    logits = _logits(parts, ask, given, ask.noise)
     if not torch.equal(given, purified):
         raise ValueError(f"{ask.classifier} writes into its input: work on a copy (x.clone()), or out of place")
     if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != len(purified):
@@ -204,7 +198,7 @@ def _check_logits(parts: Parts, cell: Cell, ask: Asked, purified: Tensor) -> Ten
             f"{ask.purifier}, {ask.classifier}: logits of sample {ask.noise.ids[0]} are not "
             "finite: try dtype=float32 or milder settings"
         )
-    if not defense.randomized:
+    if not defense.purifier.randomized:
         other = Noise(tuple(key ^ 1 for key in ask.noise.keys), ask.noise.ids, ask.noise.seed)
         again = call(ask.purifier, lambda: defense.purify(ask.x.clone(), other))
         if _distance(again, purified) > ask.repeated:
@@ -218,26 +212,24 @@ def _check_logits(parts: Parts, cell: Cell, ask: Asked, purified: Tensor) -> Ten
 @torch.no_grad()
 def _check_classifier(parts: Parts, ask: Asked, purified: Tensor, logits: Tensor) -> None:
     """The same image again, with the global generators elsewhere, and alone: the same logits."""
-    held = _generators()
-    try:
-        torch.manual_seed(1_000_003)
-        again = _logits(parts, ask, purified)
-    finally:
-        _restore(held)
+    with generators.seeded(OTHER):
+        again = _logits(parts, ask, purified, ask.noise)
     scale = max(1.0, float(logits.abs().max()))
     if _distance(again, logits) > ask.repeated * scale:
         raise ValueError(
             f"{ask.classifier} answers differently to the same image: a classifier may draw nothing and keep no state between calls"
         )
-    if _distance(_logits(parts, ask, purified[-1:]), logits[-1:]) > ask.tolerance * scale:
+    last = ask.noise.rows(len(purified) - 1, len(purified))
+    if _distance(_logits(parts, ask, purified[-1:], last), logits[-1:]) > ask.tolerance * scale:
         raise ValueError(
             f"{ask.classifier} classifies an image differently in another batch: its logits may not depend on the other images"
         )
 
 
-def _logits(parts: Parts, ask: Asked, x: Tensor) -> Any:
+def _logits(parts: Parts, ask: Asked, x: Tensor, noise: Noise) -> Any:
     """What the classifier itself returns, before it is cast."""
-    return call(ask.classifier, lambda: parts.defense.classifier(x.to(ask.models)), CLASSIFIER)
+    drawn = (noise,) if parts.defense.classifier_draws else ()
+    return call(ask.classifier, lambda: parts.defense.classifier(x.to(ask.models), *drawn), CLASSIFIER)
 
 
 def check_gradient(parts: Parts, cell: Cell, problem: Problem) -> None:
@@ -278,22 +270,3 @@ def _distance(a: Any, b: Tensor) -> float:
     if not isinstance(a, Tensor) or a.shape != b.shape:
         return float("inf")
     return float((a - b).abs().max()) if len(b) else 0.0
-
-
-def _generators() -> tuple[Any, ...]:
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
-    return torch.get_rng_state(), np.random.get_state(), random.getstate(), cuda
-
-
-def _restore(held: tuple[Any, ...]) -> None:
-    torch.set_rng_state(held[0])
-    np.random.set_state(held[1])
-    random.setstate(held[2])
-    if held[3]:
-        torch.cuda.set_rng_state_all(held[3])
-
-
-def _same(a: tuple[Any, ...], b: tuple[Any, ...]) -> bool:
-    numpy = all(np.array_equal(left, right) for left, right in zip(a[1], b[1], strict=True))
-    cuda = all(torch.equal(left, right) for left, right in zip(a[3], b[3], strict=True))
-    return torch.equal(a[0], b[0]) and numpy and a[2] == b[2] and cuda
