@@ -1,4 +1,4 @@
-"""The command `lgap-bench`: `run` (the Hydra app), `tables`, `status`, `report`, `demo`. Errors are one line; heavy imports are lazy."""
+"""The command `lgap-bench`: `run` (the Hydra app), `tables`, `status`, `report`, `eval`, `demo`. Errors are one line; heavy imports are lazy."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ USAGE = """lgap-bench: how robust is a classifier behind an adversarial purifier
   lgap-bench report table=coup/1 [dataset=digits]    a paper's table, published beside measured
   lgap-bench report --captions [...]                 what the attacks did to the captions: label word, BLEU, ROUGE-L
   lgap-bench sync [--outputs DIR] [record ...]       send records to Weights & Biases that it does not have yet
+  lgap-bench eval my_package:build [dataset=images path=DIR]    measure a defense of your own: see docs/your_defense.md
   lgap-bench demo [--outputs DIR]                    LGAP against ever better attackers, in miniature
   lgap-bench --version
 """
@@ -97,6 +98,12 @@ def _sync() -> None:
     sync()
 
 
+def _eval() -> None:
+    from lgap_bench.own.shell import main as evaluated
+
+    evaluated()
+
+
 def _demo() -> None:
     from lgap_bench.demo import main as demo
 
@@ -109,6 +116,7 @@ _COMMANDS: dict[str, Callable[[], None]] = {
     "status": _status,
     "report": _report,
     "sync": _sync,
+    "eval": _eval,
     "demo": _demo,
 }
 

@@ -222,7 +222,7 @@ def _check_classifier(parts: Parts, ask: Asked, purified: Tensor, logits: Tensor
     last = ask.noise.rows(len(purified) - 1, len(purified))
     if _distance(_logits(parts, ask, purified[-1:], last), logits[-1:]) > ask.tolerance * scale:
         raise ValueError(
-            f"{ask.classifier} classifies an image differently in another batch: its logits may not depend on the other images"
+            f"{ask.classifier} classifies an image differently in another batch: its logits may not depend on the other images (is a network that it calls in training mode? call eval())"
         )
 
 
