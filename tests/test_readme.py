@@ -67,3 +67,12 @@ def test_the_readmes_three_line_purifier_runs_as_it_is_written(tmp_path: Path) -
     done = run(folder, "purifier=grey", "attack=full", "attack.steps=1")
     assert done.returncode == 0, done.stderr
     assert measured(folder)["purifier_name"] == "grey"
+
+
+def test_the_ten_lines_for_ones_own_defense_run_as_they_are_written(tmp_path: Path) -> None:
+    code = re.findall(r"```python\n(.*?)```", (ROOT / "docs/your_defense.md").read_text(), re.DOTALL)[0]
+    assert len([line for line in code.splitlines() if line]) <= 10, "ten lines, it says"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "each image's worst" in done.stdout
+    assert done.stdout.splitlines()[-1] == "0.0 sound []"
