@@ -27,6 +27,8 @@ HYDRAS = ("run", "tables")  # commands that take Hydra's words
 
 def main() -> None:
     """Dispatch on the first word."""
+    if "" not in sys.path:  # parts of one's own lie in the folder that the command is called in, as with `python -m`
+        sys.path.append("")
     command, rest = (sys.argv[1], sys.argv[2:]) if len(sys.argv) > 1 else ("--help", [])
     if command in ("--help", "-h", "help"):
         print(USAGE, end="")

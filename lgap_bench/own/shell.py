@@ -63,8 +63,6 @@ def built(where: str) -> Any:
     module, _, name = where.partition(":")
     if not module or not name:
         raise ValueError(f"{where} names no defense: write module:name, e.g. my_package.defense:build")
-    if "" not in sys.path:
-        sys.path.insert(0, "")  # the folder that the command is called in, as with `python -m`
     try:
         found: Any = importlib.import_module(module)
     except ImportError as error:

@@ -35,6 +35,8 @@ from lgap_bench.sweep.status import (
 )
 
 SWEEPING = ("-m", "--multirun", "hydra.mode=MULTIRUN")
+# Words that only ask about the configuration. `-cd` (more configs), `-cn` and `-cp` are none of them.
+ANSWERS = re.compile(r"(--(cfg|info|help|hydra-help)(=.*)?|-c(job|hydra|all)?|-i.*|-h|-sc|--shell-completion)$")
 UNTOLD = (
     "hydra/",
     "hydra.launcher",
@@ -53,9 +55,7 @@ COUNTED = {  # in the order of the last line
 
 def is_sweep(words: Sequence[str]) -> bool:
     """Whether these words start a sweep, and not one of Hydra's answers about the configuration."""
-    return bool(set(SWEEPING) & set(words)) and not any(
-        word.startswith(("--cfg", "-c", "--info", "-i", "--help", "-h", "-sc")) for word in words
-    )
+    return bool(set(SWEEPING) & set(words)) and not any(ANSWERS.match(word) for word in words)
 
 
 def check_alone(words: Sequence[str]) -> None:

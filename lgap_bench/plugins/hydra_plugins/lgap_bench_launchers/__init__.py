@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.metadata import entry_points
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.override_parser.types import Override
+from hydra.plugins.search_path_plugin import SearchPathPlugin
 
 from lgap_bench.launcher.local import LocalLauncher
 from lgap_bench.launcher.slurm.launcher import SlurmLauncher
@@ -39,6 +42,15 @@ class Cells(BasicSweeper):
         """Compose every job of the batch, which finds errors early, then announce them."""
         super().validate_batch_is_legal(batch)
         announced(self.config, batch)
+
+
+class Installed(SearchPathPlugin):
+    """Configs of installed packages: whoever offers parts names its package of YAML files as an entry point."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        """Behind this project's own, in the order of their names."""
+        for entry in sorted(entry_points(group="lgap_bench.conf"), key=lambda each: each.name):
+            search_path.append(entry.name, f"pkg://{entry.value}")
 
 
 class Local(LocalLauncher):
