@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lgap_bench.report import write
-from lgap_bench.report.page import Page
+from lgap_bench.report.page import Page, Unmeasured
 from lgap_bench.report.pages import all as all_records
 from lgap_bench.report.pages import captions, compare, curve, language, paper, pictures, strata
 
-KEYS = ("table", "dataset", "outputs")
+KEYS = ("table", "dataset", "outputs", "format")
+ALL = "all"  # every item of every paper that was measured
 KINDS = {
     "sweep": language.page,
     "compare": compare.page,
@@ -26,27 +27,46 @@ def main() -> None:
     arguments = _arguments()
     keys = _keys(arguments.keys)
     outputs = Path(keys.get("outputs", arguments.outputs))
+    form = keys.get("format", "md" if arguments.markdown else "text")
+    if form not in write.PRINTED:
+        raise ValueError(f"format={form} is not known: use one of {', '.join(write.PRINTED)}")
     if "table" not in keys:
         found = all_records.finished(outputs)
         page = captions.page(found) if arguments.captions else all_records.page(found)
         files = write.write_csv(page, arguments.csv) if arguments.csv else []
-        print(write.text(page, arguments.markdown))
+        print(write.PRINTED[form](page))
         if files:
             print(f"written to {' and '.join(map(str, files))}")
         return
     if arguments.csv or arguments.captions:
         raise ValueError("table=... with --csv or --captions: a paper's table is always exported, use one or the other")
-    print_items([keys["table"]], outputs, keys.get("dataset"), arguments.markdown)
+    whole = keys["table"] == ALL
+    print_items(paper.known() if whole else [keys["table"]], outputs, keys.get("dataset"), form, whole)
 
 
-def print_items(names: Sequence[str], outputs: Path, dataset: str | None = None, markdown: bool = False) -> None:
-    """Items of a paper, printed and, where they were measured, written to <outputs>/tables/."""
-    pages = [page for name in names for page in item(name, outputs, dataset)]
+def print_items(
+    names: Sequence[str], outputs: Path, dataset: str | None = None, form: str = "text", measured: bool = False
+) -> None:
+    """Items of a paper, printed and, where they were measured, written to <outputs>/tables/.
+
+    `measured`: leave out those of which nothing was. Raises ValueError if nothing is left.
+    """
+    pages = []
+    for name in names:
+        try:
+            pages += [page for page in item(name, outputs, dataset) if page.measured or not measured]
+        except Unmeasured:
+            if not measured:
+                raise
+    if not pages:
+        raise ValueError(
+            f"table=all: no item of a paper was measured in {outputs / 'records'}: run `lgap-bench tables lgap dataset=digits`"
+        )
     # All files first: a reader who leaves early (`| head`) must not keep them from being written.
     written = [write.export(page, outputs / "tables") if page.measured else [] for page in pages]
     for page, files in zip(pages, written, strict=True):
-        print(write.text(page, markdown), end="\n\n")
-        if files:
+        print(write.PRINTED[form](page), end="\n\n")
+        if files and form == "text":
             print(*files, end="\n\n")
 
 
@@ -64,10 +84,10 @@ def item(name: str, outputs: Path, dataset: str | None = None) -> list[Page]:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description="Records as one table, seeds merged; `table=lgap/1` sets a paper's values beside them.",
-        epilog=f"table= is one of {', '.join(paper.known())}; dataset=digits picks the scale; paper tables are exported "
+        epilog=f"table= is all or one of {', '.join(paper.known())}; format= is one of {', '.join(write.PRINTED)}; dataset=digits picks the scale; paper tables are exported "
         "to <outputs>/tables/.",
     )
-    parser.add_argument("keys", nargs="*", metavar="key=value", help="table=..., dataset=..., outputs=...")
+    parser.add_argument("keys", nargs="*", metavar="key=value", help="table=..., dataset=..., outputs=..., format=...")
     parser.add_argument("--outputs", type=Path, default=Path("outputs"))
     parser.add_argument("--csv", type=Path, help="also write the table, with more columns, to this file")
     parser.add_argument("--markdown", action="store_true", help="print a Markdown table")
@@ -80,6 +100,8 @@ def _keys(texts: Sequence[str]) -> dict[str, str]:
     for text in texts:
         key, _, value = text.partition("=")
         if key not in KEYS or not value:
-            raise ValueError(f"{text} is not a key of report: use table=lgap/1, dataset=digits, outputs=...")
+            raise ValueError(
+                f"{text} is not a key of report: use table=lgap/1, dataset=digits, outputs=..., format=latex"
+            )
         keys[key] = value
     return keys

@@ -10,6 +10,10 @@ from typing import Any
 Rows = Sequence[Mapping[str, Any]]  # a row's cells by column; what a row lacks, and None, is "no such value"
 
 
+class Unmeasured(ValueError):
+    """An item of a paper without any record here; what measures it stands in the sentence."""
+
+
 class Empty(Enum):
     """Why a cell has no number; None in a row means that there is no such value at all."""
 

@@ -1,14 +1,16 @@
-"""The one writer: pages -> text, Markdown, CSV and PNG. Another format is one more function and one line in FORMATS."""
+"""The one writer: pages -> text, Markdown, LaTeX, HTML, CSV and PNG. Another format is one more function and one line in a table."""
 
 from __future__ import annotations
 
 import csv
 import io
 from collections.abc import Callable, Iterable, Sequence
+from html import escape
 from pathlib import Path
 
 from lgap_bench.report import figure
-from lgap_bench.report.page import Empty, Page, Quantity, Rows, legend, shown
+from lgap_bench.report.latex import latex
+from lgap_bench.report.page import Empty, Page, Quantity, Rows, Table, legend, shown
 from lgap_bench.runtime import files
 
 
@@ -91,6 +93,35 @@ def _png(page: Page, stem: Path) -> list[Path]:
     ]
 
 
+def csv_of(page: Page) -> str:
+    """All its numbers with full precision; several tables one after another."""
+    return "\n".join(as_csv(table.rows, table.columns) for table in page.data or page.tables)
+
+
+def html_of(page: Page) -> str:
+    """Its tables for a page of one's own; every word of a cell is text, whatever it holds."""
+    parts = [f"<h2>{escape(page.title)}</h2>", *([f"<p>{escape(page.settings)}</p>"] if page.settings else [])]
+    parts += [as_html(each) for each in page.tables]
+    parts += [f"<p>{escape(line)}</p>" for line in _below(page)]
+    return "\n".join(parts)
+
+
+def as_html(table: Table) -> str:
+    """One table."""
+    head = "".join(f"<th>{escape(column)}</th>" for column in table.columns)
+    rows = [[escape(shown(row.get(column))) for column in table.columns] for row in table.rows]
+    body = "\n".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
+    caption = f"<caption>{escape(table.caption)}</caption>" if table.caption else ""
+    return f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>\n{body}\n</tbody></table>"
+
+
+PRINTED: dict[str, Callable[[Page], str]] = {  # what `format=` may be
+    "text": text,
+    "md": lambda page: text(page, markdown=True),
+    "latex": latex,
+    "csv": csv_of,
+    "html": html_of,
+}
 FORMATS: Iterable[Callable[[Page, Path], list[Path]]] = (_csv, _markdown, _png)  # page, path without suffix -> files
 
 

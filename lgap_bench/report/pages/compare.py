@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from lgap_bench.cell.values import fraction
 from lgap_bench.report import figure
-from lgap_bench.report.page import Empty, Figure, Page, Table, shown
+from lgap_bench.report.page import Empty, Figure, Page, Table, Unmeasured, shown
 from lgap_bench.report.paired import WORST, across
 from lgap_bench.report.paired import differences as differences_of_pairs
 from lgap_bench.report.rows import apart, interval, settings_line, spread, told
@@ -42,7 +42,7 @@ def page(name: str, table: Mapping[str, Any], outputs: Path, dataset: str | None
     attacks = [*(experiment.rsplit("/", 1)[1] for experiment in wanted["experiments"]), WORST]
     rows = by_defense(wanted["experiments"], outputs, dataset)
     if not rows:
-        raise ValueError(
+        raise Unmeasured(
             f"table={name}: no record of its experiments in {outputs / 'records'}: run {wanted['script']} first"
         )
     for row in rows:

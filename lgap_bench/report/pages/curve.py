@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lgap_bench.report import figure
-from lgap_bench.report.page import Figure, Page, Table
+from lgap_bench.report.page import Figure, Page, Table, Unmeasured
 from lgap_bench.report.rows import apart, settings_line, told
 from lgap_bench.report.select import Row, by_defense
 
@@ -26,7 +26,7 @@ def page(name: str, table: Mapping[str, Any], outputs: Path, dataset: str | None
     wanted = table["curve"]
     rows = by_defense(wanted["experiments"], outputs, dataset)
     if not rows:
-        raise ValueError(f"table={name}: no record of its experiments in {outputs / 'records'}: run {wanted['script']}")
+        raise Unmeasured(f"table={name}: no record of its experiments in {outputs / 'records'}: run {wanted['script']}")
     found = points(rows, wanted["key"])
     shown = [{**point, "value": str(point["value"])} for point in found]  # tables round to one digit: 0.05 is no 0.1
     value = wanted.get("value", "robust")

@@ -9,7 +9,7 @@ from typing import Any
 
 from lgap_bench.record import records
 from lgap_bench.report import figure
-from lgap_bench.report.page import Empty, Figure, Page, Table
+from lgap_bench.report.page import Empty, Figure, Page, Table, Unmeasured
 from lgap_bench.report.rows import grouped, merge, requested_by, settings_line
 
 ENDS = ("", "_low", "_high")
@@ -20,7 +20,7 @@ def page(name: str, table: Mapping[str, Any], outputs: Path, dataset: str | None
     wanted = table["sweep"]
     rows = sweep(wanted["experiments"], outputs, dataset)
     if not rows:
-        raise ValueError(f"table={name}: no record of its experiments in {outputs / 'records'}: run {wanted['script']}")
+        raise Unmeasured(f"table={name}: no record of its experiments in {outputs / 'records'}: run {wanted['script']}")
     measured = [f"robust_{attack}{end}" for attack in attacks_of(rows) for end in ENDS]
     columns = ["captions", "strength", "natural", *measured, "eps", "dataset", "n", "seeds"]
     held = [{**dict.fromkeys(measured, Empty.NOT_RUN), **row} for row in rows]

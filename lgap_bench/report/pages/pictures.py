@@ -8,7 +8,7 @@ from typing import Any
 
 from lgap_bench.record import records
 from lgap_bench.report.grid import Titled, grids
-from lgap_bench.report.page import Figure, Page
+from lgap_bench.report.page import Figure, Page, Unmeasured
 from lgap_bench.report.rows import merge, requested_by, settings_line
 
 
@@ -19,7 +19,7 @@ def page(name: str, table: Mapping[str, Any], outputs: Path, dataset: str | None
         own = [record for record in records(outputs) if requested_by(record, experiment, dataset)]
         found += [(record, title) for record in sorted(own, key=lambda record: record.summary()["seed"])[:1]]
     if not found:
-        raise ValueError(f"table={name}: no record of its experiments in {outputs / 'records'}: run make tables")
+        raise Unmeasured(f"table={name}: no record of its experiments in {outputs / 'records'}: run make tables")
     settings = settings_line([merge([record]) for record, _ in found])
     return Page(
         name.replace("/", "-"), table["title"], settings,

@@ -11,7 +11,7 @@ import numpy as np
 from lgap_bench.metric.accuracy import accuracy
 from lgap_bench.metric.labels import worth
 from lgap_bench.record import Record, records
-from lgap_bench.report.page import Page, Table, judged
+from lgap_bench.report.page import Page, Table, Unmeasured, judged
 from lgap_bench.report.rows import VERDICTS, grouped, merge, requested_by, settings_line
 from lgap_bench.task.single_label import SINGLE_LABEL
 
@@ -30,7 +30,7 @@ def page(name: str, table: Mapping[str, Any], outputs: Path, dataset: str | None
                 lines += strata(group)
                 merged.append(merge(group))
     if not lines:
-        raise ValueError(f"table={name}: no record of its experiments in {outputs / 'records'}: run {wanted['script']}")
+        raise Unmeasured(f"table={name}: no record of its experiments in {outputs / 'records'}: run {wanted['script']}")
     return Page(
         name.replace("/", "-"),
         table["title"],
