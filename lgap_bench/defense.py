@@ -33,7 +33,7 @@ class Defense(nn.Module):
 
     def classify(self, x: Tensor) -> Tensor:
         """Logits (B, classes) of the bare classifier, in the dtype of x; differentiable in x."""
-        return self.classifier(x.to(self._models(x))).to(x.dtype)
+        return self.classifier(x.to(self.classifiers_dtype(x))).to(x.dtype)
 
     def forward(self, x: Tensor, noise: Noise, observed: list[str] | None = None) -> Tensor:
         """Logits (B, classes) of the purified images; differentiable in x."""
@@ -46,6 +46,10 @@ class Defense(nn.Module):
         stay as they are, and each part casts what it feeds to its own network.
         """
         return x.to(torch.promote_types(x.dtype, self._models(x)))
+
+    def classifiers_dtype(self, x: Tensor) -> torch.dtype:
+        """What the classifier computes in: where the diffusion model alone is in half precision, not what that does."""
+        return next((p.dtype for p in self.classifier.parameters()), self._models(x))
 
     def _models(self, x: Tensor) -> torch.dtype:
         return next((p.dtype for p in self.parameters()), x.dtype)
