@@ -8,10 +8,11 @@ PAPER ?= lgap
 SCALE ?= miniature
 LAUNCHER ?= local
 OUTPUTS ?= outputs
+PYTHONS ?= python3.11 python3.12 python3.13
 
 SCENES := $(addprefix scenes-,clip detr yolos superpoint blip inpaint)
 
-.PHONY: help install demo tables times test test-fast test-slurm lint bench lock zoo zoo-scenes zoo-figures wheel reference clean
+.PHONY: help install demo tables times test test-fast test-slurm lint bench lock zoo zoo-scenes zoo-figures wheel wheel-test reference clean
 
 help:
 	@echo "make demo   LGAP against ever better attackers, in miniature (about two minutes after the install)"
@@ -22,6 +23,7 @@ help:
 	@echo "make test-fast   the same without what takes more than ten seconds"
 	@echo "make bench  what it costs, beside plain scripts (about twenty minutes): outputs/bench/bench.md"
 	@echo "make zoo    train the miniature's weights anew (under an hour and a half of CPU; make zoo-scenes for those of scenes)"
+	@echo "make wheel-test  the wheel alone, beside current neighbours, on PYTHONS=\"$(PYTHONS)\""
 	@echo "make lock   pin every dependency with hashes in requirements.lock"
 
 install: $(STAMP)
@@ -105,6 +107,10 @@ reference: install
 
 wheel: install
 	$(BIN)/python -m build --wheel
+
+# The wheel's core, without extras, beside current requests, timm and setuptools, in a fresh environment of every interpreter.
+wheel-test: wheel
+	$(BIN)/python -m scripts.wheel_test dist/*.whl --pythons $(PYTHONS)
 
 clean:
 	rm -rf dist build .mypy_cache .ruff_cache .pytest_cache

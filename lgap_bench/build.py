@@ -23,12 +23,15 @@ from lgap_bench.metric import clip
 from lgap_bench.metric.captions import Captions
 from lgap_bench.metric.labels import Labels, best_threshold
 from lgap_bench.metric.regions import Regions
+from lgap_bench.noise import streams
 from lgap_bench.purifier.base import Purifier
 from lgap_bench.runtime import weights as weight_files
 from lgap_bench.runtime.device import Device
 from lgap_bench.runtime.errors import in_user_code, is_user_error
+from lgap_bench.runtime.fitting import free_memory, peak_of, rows_that_fit
 
 CHOSEN_ON, BATCH = 512, 64  # validation images that a threshold is chosen on, and how many at once
+FORWARD = ("none", "query")  # views that take no gradient
 LARGE = 100 * 2**20  # bytes of model files whose loading is announced
 
 
@@ -63,15 +66,48 @@ def build(cell: Cell, device: Device, loggers: Loggers = SILENT, live: Mapping[s
     classifier = trained(cell, classifier, device, loggers.phase, loggers.step)
     if guided_by_trained(cell):
         purifier.guidance.classifier = classifier
-    defense = Defense(purifier, classifier).to(device=device.torch, dtype=getattr(torch, cell.dtype))
-    # A memory layout: the convolutions' backward pass takes a fifth less time.
-    defense = defense.to(memory_format=torch.channels_last)
+    defense = _placed(cell, Defense(purifier, classifier), device)
+    if cell.auto_rows and device.torch.startswith("cuda"):
+        loggers.phase(f"{cell.title}: trying how many rows the GPU holds in a pass")
+        cell = cell.with_rows(_rows(cell, defense, dataset, device))
+        loggers.phase(f"{cell.title}: max_rows={cell.max_rows}")
     view = _built("view", names.view, cell.view, defense=defense, max_rows=cell.max_rows)
     score = clip.load(cell.clip).to(device.torch) if cell.clip else None
     cut = getattr(getattr(purifier, "prior", None), "cut", None)  # a prior that reads captions says which it cuts
     captions = Captions(dataset.classes, dataset.synonyms, dataset.unrelated, score, cut, purifier.words)
     measures = (captions, *_of_regions(purifier), *_of_labels(cell, dataset, defense, device))
     return Parts(dataset, defense, attack, view, threat, measures)
+
+
+def _placed(cell: Cell, defense: Defense, device: Device) -> Defense:
+    """The defense on its device, in its precision and memory layout; compiled where that is asked for."""
+    dtype = getattr(torch, cell.dtype)
+    defense = defense.to(device=device.torch, dtype=dtype if cell.dtype_of == "all" else None)
+    if cell.dtype_of == "prior":
+        defense.purifier.prior.to(dtype=dtype)
+    if cell.channels_last:
+        defense = defense.to(memory_format=torch.channels_last)
+    if cell.compile:
+        prior = getattr(defense.purifier, "prior", None)
+        for network in (*getattr(prior, "networks", ()), defense.classifier):
+            network.compile()
+    return defense
+
+
+def _rows(cell: Cell, defense: Defense, dataset: DataSet, device: Device) -> int:
+    """`max_rows: auto` on a GPU: as many as the exact gradient's pass leaves room for, or a forward pass where none is taken."""
+
+    def run(rows: int) -> None:
+        x = dataset.images[:1].to(device.torch).repeat(rows, 1, 1, 1)
+        noise = streams(cell.seed, dataset.ids[:1].tolist() * rows)["select"].draws()
+        gradient = cell.names.view not in FORWARD
+        with torch.set_grad_enabled(gradient):
+            logits = defense(x.requires_grad_(gradient), noise, defense.observe(x, noise))
+            if gradient:
+                logits.sum().backward()
+
+    run(1)  # what a first pass sets up is there afterwards
+    return rows_that_fit(lambda rows: peak_of(lambda: run(rows), device.torch), free_memory(device.torch))
 
 
 def _of_regions(purifier: Purifier) -> tuple[Regions, ...]:

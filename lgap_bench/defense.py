@@ -47,7 +47,7 @@ class Defense(nn.Module):
 
         A randomized one without noise takes the same draw for every image.
         """
-        given = x.to(self._models(x))
+        given = x.to(self.classifiers_dtype(x))
         logits: Tensor = self.classifier(given, noise) if self.classifier_draws else self.classifier(given)
         return logits.to(x.dtype)
 
@@ -66,6 +66,10 @@ class Defense(nn.Module):
         stay as they are, and each part casts what it feeds to its own network.
         """
         return x.to(torch.promote_types(x.dtype, self._models(x)))
+
+    def classifiers_dtype(self, x: Tensor) -> torch.dtype:
+        """What the classifier computes in: where the diffusion model alone is in half precision, not what that does."""
+        return next((p.dtype for p in self.classifier.parameters()), self._models(x))
 
     def _models(self, x: Tensor) -> torch.dtype:
         return next((p.dtype for p in self.parameters()), x.dtype)

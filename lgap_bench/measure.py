@@ -52,7 +52,7 @@ def run_cell(
     identified = identity(cell, device.kind)  # once: code that is edited while the cell runs is another call's
     record = Record(cell.outputs / "records" / record_id(identified))
     if not record.complete:
-        configure(cell.tf32, cell.threads)
+        configure(cell.tf32, cell.threads, device)
         check_signatures(cell)
         writable(cell.outputs / "records")
         if _has_work(cell, record):
@@ -102,6 +102,7 @@ def measure(
         loggers.phase(f"{cell.title}: its code has changed since record {earlier}, measured anew")
     try:
         parts = build(cell, device, loggers, live)
+        cell = cell.with_rows(parts.view.max_rows)  # what max_rows=auto found
         with _alone(cell, record):
             if not record.complete:
                 record.begin(cell.plain(), identified)

@@ -1,4 +1,6 @@
-"""CW, Square and EOTPGD through torchattacks 3.5.1 (Kim 2020), on any view.
+"""CW, Square and EOTPGD through torchattacks 3.5.1 (Kim 2020), on any view; Square in linf through its authors' code.
+
+The package is optional and imported where it is used. Square in linf needs none: the two are bitwise the same there.
 
 Common to all three:
 - The library holds a small module around `problem.view`: it switches modes on that module alone, and its flawed
@@ -17,7 +19,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torchattacks
 from torch import Tensor
 
 from lgap_bench.attack import expectation
@@ -68,7 +69,7 @@ class CW:
         require(problem, "cw_torchattacks_c1", norm="l2")
         model = ViewModule(problem, self.draws, handicap=self.kappa, most=self.steps)
         with libraries.fenced():
-            found = _CW(model, c=self.c, steps=self.steps, lr=self.learning_rate)(model.start, problem.y)
+            found = _repaired_cw()(model, c=self.c, steps=self.steps, lr=self.learning_rate)(model.start, problem.y)
         missed = (found == problem.x).flatten(1).all(1) | problem.view.randomized
         last = torch.where(missed.view(-1, 1, 1, 1), model.last, found)
         return compared(problem, self.select_draws, found, last)
@@ -100,7 +101,8 @@ class Square:
         model, threat = ViewModule(problem, 1), problem.threat
         with libraries.fenced(), torch.no_grad():
             torch.manual_seed(_seed(problem))
-            search: Any = torchattacks.Square(
+            library = libraries.square() if threat.norm == "linf" else libraries.torchattacks().Square
+            search: Any = library(
                 model, norm=NORMS[threat.norm], eps=threat.eps, n_queries=self.n_queries, p_init=self.p_init
             )
             if problem.keyed:
@@ -139,7 +141,7 @@ class EOTPGD:
         model, eps = ViewModule(problem, 1, most=self.steps * draws), problem.threat.eps
         with libraries.fenced():
             torch.manual_seed(_seed(problem))
-            attack = torchattacks.EOTPGD(
+            attack = libraries.torchattacks().EOTPGD(
                 model,
                 eps=eps,
                 alpha=fraction(self.step_size, "attack.step_size", eps),
@@ -158,15 +160,19 @@ class AutoAttack:
         raise ValueError(NOT_AUTOATTACK)
 
 
-class _CW(torchattacks.CW):
+def _repaired_cw() -> Any:
     """The library's loop with the repairs that CW's docstring lists; `kappa` is the model's handicap."""
+    base: Any = libraries.torchattacks().CW
 
-    def inverse_tanh_space(self, x: Tensor) -> Tensor:
-        return torch.atanh((2 * x - 1) * INSIDE)
+    class Repaired(base):  # type: ignore[misc]  # a class of an optional package is known at run time alone
+        def inverse_tanh_space(self, x: Tensor) -> Tensor:
+            return torch.atanh((2 * x - 1) * INSIDE)
 
-    def f(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        # The library looks at the cost only to stop when it rises; minus infinity never does, and has no gradient.
-        return (-losses.margin(outputs, labels)).clamp(min=0) - math.inf
+        def f(self, outputs: Tensor, labels: Tensor) -> Tensor:
+            # The library looks at the cost only to stop when it rises; minus infinity never does, and has no gradient.
+            return (-losses.margin(outputs, labels)).clamp(min=0) - math.inf
+
+    return Repaired
 
 
 def _seed(problem: Problem) -> int:

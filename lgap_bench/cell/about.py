@@ -30,7 +30,7 @@ from lgap_bench.cell.values import ABOUT, is_limit
 NEEDS = {  # group -> the words that its `needs` may have
     "purifier": ("space", "guidance"),
     "view": ("space", "package", "purifier"),
-    "attack": ("norm", "view", "eps"),
+    "attack": ("norm", "view", "eps", "package"),
 }
 WORDS: dict[str, type | tuple[type, ...]] = {
     "limits": dict,

@@ -22,6 +22,7 @@ def check(cell: Cell) -> None:
     check_subset(cell)
     check_limits({**cell.numbers, **{group: getattr(cell, group) for group in GROUPS}, **cell.stages})
     _check_threads(cell)
+    _check_precision(cell)
     _check_shards(cell)
     _check_words(cell)
     _check_budget(cell)
@@ -36,6 +37,21 @@ def _check_threads(cell: Cell) -> None:
     if cell.threads is not None and cores is not None and cell.threads > cores:
         raise ValueError(
             f"threads={cell.threads} is more than this machine's {cores} cores: use threads={cores} or null"
+        )
+
+
+def _check_precision(cell: Cell) -> None:
+    if cell.dtype == "float64" and cell.device == "mps":
+        raise ValueError(
+            "dtype=float64 with device=mps: Apple's GPUs have none, use device=cpu or another precision=..."
+        )
+    if cell.dtype_of == "prior" and "prior" not in cell.purifier:
+        raise ValueError(
+            f"dtype_of=prior with purifier={cell.names.purifier}, which has no prior: use dtype_of=all, or purifier=lgap"
+        )
+    if cell.auto_rows and cell.purifier.get("as_released"):
+        raise ValueError(
+            "max_rows=auto with purifier.as_released=true, whose numbers depend on it: give the release's number, max_rows=32"
         )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from lgap_bench.cell.values import ABOUT, check_limits
 Config = dict[str, Any]  # one part's settings as composed: its own keys, and `_about_`
 GROUPS = ("dataset", "classifier", "purifier", "attack", "view", "threat")
 SHARING = ("shard", "shards")  # whose work a chunk is: it changes neither the record nor what the record says
+ROWS = 128  # of `max_rows: auto` where no prior says how many
 STAGES = ("train", "finetune")  # in this order; both are null for a classifier that is used as it comes
 # Parts inside a purifier or view, and the group that chooses each.
 INNER = {
@@ -69,12 +70,16 @@ class Cell:
     score_draws: int
     chunk: int
     max_rows: int
+    auto_rows: bool
     clip: str | None
     keep_images: bool
     export: bool
     device: str
     dtype: str
+    dtype_of: str
     tf32: bool
+    compile: bool
+    channels_last: bool
     threads: int | None
     save_every: float | None
     dry: bool
@@ -106,6 +111,12 @@ class Cell:
     def title(self) -> str:
         """What a person calls it while it runs."""
         return f"{self.names.purifier} under {self.names.attack}"
+
+    def with_rows(self, rows: int) -> Cell:
+        """The cell with another number of rows in a pass, as its config.yaml will have it; the same if it is the same."""
+        return (
+            self if rows == self.max_rows else replace(self, max_rows=rows, numbers={**self.numbers, "max_rows": rows})
+        )
 
     def plain(self) -> dict[str, Any]:
         """All of it as plain data, for the record's config.yaml: the parts, the numbers and the chosen names.
@@ -139,13 +150,17 @@ def resolve(cfg: DictConfig, choices: Mapping[str, str]) -> Cell:
     parts: dict[str, Any] = {group: plain.pop(group) for group in GROUPS}
     # A stage without code is the choice `none`.
     stages: dict[str, Any] = {stage: _if_built(plain.pop(stage)) for stage in STAGES}
-    captioner = plain.pop("captioner")
-    for key in ("prior", "detector", "other", "experiment", "hydra", "logger"):
+    captioner, prior = plain.pop("captioner"), plain.pop("prior", None)
+    for key in ("detector", "other", "experiment", "hydra", "logger"):
         plain.pop(key, None)
     names = _names(parts, captioner, choices)
+    auto_rows = plain["max_rows"] == "auto"
+    if auto_rows:  # the preset's number, until a GPU was asked how many it holds
+        plain["max_rows"] = about(prior, "sampling", {}).get("rows", ROWS)
     plain["keep_images"] = plain["keep_images"] or plain["export"]  # of what is not kept nothing can be written
     own = {key: value for key, value in plain.items() if key in Cell.__dataclass_fields__}
-    return Cell(**parts, **stages, names=names, numbers=plain, **{**own, "outputs": outputs_folder(plain["outputs"])})
+    own |= {"outputs": outputs_folder(plain["outputs"]), "auto_rows": auto_rows}
+    return Cell(**parts, **stages, names=names, numbers=plain, **own)
 
 
 def _container(cfg: DictConfig, resolve: bool = True) -> dict[str, Any]:

@@ -19,6 +19,8 @@ TRAINING = "lgap_bench.finetune.stage"
 CONTRACT = "lgap_bench.evaluation.contract"
 FRACTIONS = ("eps", "step_size")  # `48/255`, `0.188...` and `eps/4` of it are one number
 NUMBERS = ("n", "seed", "score_draws", "chunk", "dtype", "tf32")
+# What also changes numbers, and came later: part of an identity only where it is not as it always was.
+USUAL = {"dtype_of": "all", "compile": False, "channels_last": True}
 
 
 def identity(cell: Cell, device_kind: str) -> dict[str, Any]:
@@ -31,7 +33,7 @@ def identity(cell: Cell, device_kind: str) -> dict[str, Any]:
     release's, or no longer as released, is part of it too, by a digest of what it does.
     """
     budget = fraction(cell.threat["eps"], "threat.eps")
-    parts = {key: _fingerprinted(getattr(cell, key), budget) for key in (*GROUPS, *NUMBERS)}
+    parts = {key: _fingerprinted(getattr(cell, key), budget) for key in (*GROUPS, *NUMBERS)} | _unusual(cell)
     stages = {stage: _fingerprinted(recipe, budget) for stage, recipe in cell.stages.items()}
     named = targets([getattr(cell, group) for group in GROUPS]) + targets(list(cell.stages.values()))
     if code := changed([*named, *EVALUATION]):
@@ -67,6 +69,8 @@ def stage_identity(cell: Cell, name: str, device_kind: str) -> dict[str, Any]:
         parts["finetune"] = _recipe(finetune)
     if name == "purified" or (name == "finetune" and finetune["images"] == "purified"):
         parts |= {"purifier": at_split(cell.purifier, "train"), "dtype": cell.dtype}
+        if cell.dtype_of != USUAL["dtype_of"]:
+            parts["dtype_of"] = cell.dtype_of
     if code := changed([*targets(parts), TRAINING]):
         parts["code"] = code
     return {**_fingerprinted(parts, fraction(cell.threat["eps"], "threat.eps")), **_machine(device_kind)}
@@ -81,7 +85,7 @@ def contract_identity(cell: Cell, images: int, device_kind: str, view: bool) -> 
     """
     asked = ("dataset", "classifier", "purifier", *(("view",) if view else ()))
     budget = fraction(cell.threat["eps"], "threat.eps")
-    parts = {key: _fingerprinted(getattr(cell, key), budget) for key in (*asked, "dtype", "tf32")}
+    parts = {key: _fingerprinted(getattr(cell, key), budget) for key in (*asked, "dtype", "tf32")} | _unusual(cell)
     parts["stages"] = {stage: _fingerprinted(recipe, budget) for stage, recipe in cell.stages.items()}
     parts["images"] = min(images, cell.n, cell.chunk)
     if view:
@@ -109,6 +113,10 @@ def at_split(node: Any, split: str) -> Any:
         return node
     turned = {"split": split, "subset": None}
     return {key: turned[key] if key in turned else at_split(child, split) for key, child in node.items()}
+
+
+def _unusual(cell: Cell) -> dict[str, Any]:
+    return {key: getattr(cell, key) for key, usual in USUAL.items() if getattr(cell, key) != usual}
 
 
 def _recipe(recipe: dict[str, Any] | None) -> dict[str, Any] | None:

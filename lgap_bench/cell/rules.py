@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 from dataclasses import replace
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from lgap_bench.cell.about import about
 from lgap_bench.cell.config import Cell, Config
 from lgap_bench.cell.values import fraction, satisfies
+from lgap_bench.runtime import libraries
 from lgap_bench.runtime.libraries import NOT_AUTOATTACK
 
 
@@ -160,14 +160,17 @@ def _check_caption_target(cell: Cell) -> None:
 
 
 def _check_needs(cell: Cell) -> None:
-    """What an attack declares to need: `needs: {norm: l2, view: blind | full, eps: "[1, 1]"}` below `_about_`, as in `limits`."""
+    """What an attack declares to need: `needs: {norm: l2, view: blind | full, eps: "[1, 1]"}` below `_about_`, as in `limits`.
+
+    The package that it may need is `require_package`'s.
+    """
     attack, target = cell.names.attack, cell.attack["_target_"]
     if target.startswith(("torchattacks.", "lgap_bench.attack.torchattack.")) and target.endswith(".AutoAttack"):
         raise ValueError(f"attack._target_={target}: {NOT_AUTOATTACK}")
     eps = fraction(cell.threat["eps"], "threat.eps")
     facts = {"norm": cell.threat["norm"], "view": cell.names.view, "eps": eps}
     for key, limit in about(cell.attack, "needs", {}).items():
-        if not satisfies(facts[key], limit):
+        if key != "package" and not satisfies(facts[key], limit):
             mend = "view" if key == "view" else "threat"
             raise ValueError(
                 f"{key}={facts[key]} with attack={attack}: it needs {key}={' or '.join(limit.split(' | '))}, "
@@ -197,10 +200,18 @@ def _check_view_needs(cell: Cell) -> None:
 
 
 def require_package(cell: Cell) -> None:
-    """Raise ValueError if the view needs an optional package that is not installed; the extra is named as the view."""
-    package = about(cell.view, "needs", {}).get("package")
-    if package and importlib.util.find_spec(package) is None:
-        raise ValueError(f"view={cell.names.view} needs {package}: pip install 'lgap-bench[{cell.names.view}]'")
+    """Raise ValueError if the view, the attack or one that it is made of needs an optional package that is not installed.
+
+    `needs: {package: torchattacks}` below `_about_`, or by the threat's norm, `{package: {l2: torchattacks}}`.
+    """
+    named = [(f"view={cell.names.view}", cell.view)]
+    named += [(f"attack={each.names.attack}", each.attack) for each in _attacked_by(cell)]
+    for name, part in named:
+        package = about(part, "needs", {}).get("package")
+        if isinstance(package, dict):
+            name, package = f"{name} with norm={cell.threat['norm']}", package.get(cell.threat["norm"])
+        if package:
+            libraries.require(package, name)
 
 
 def purifier_captioner(cell: Cell) -> Config | None:

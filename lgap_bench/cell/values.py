@@ -9,7 +9,8 @@ from typing import Any
 ABOUT = "_about_"  # what describes a part in its YAML, see `about`
 _RATIO = re.compile(r"\s*([0-9.eE+-]+|eps)\s*(?:/\s*([0-9.eE+-]+))?\s*")
 _INTERVAL = re.compile(r"(int )?([\[(])([^,]+), ([^\])]+)([\])])")
-_CHOICES = re.compile(r"[\w.+-]+(\s*\|\s*[\w.+-]+)*")
+_CHOICES = re.compile(r"[\w.+:-]+(\s*\|\s*[\w.+:-]+)*")
+_BESIDE = ("null", "auto")  # words that a limit may allow beside its own values
 
 
 def fraction(value: str | float, key: str, eps: float | None = None) -> float:
@@ -41,12 +42,18 @@ def check_limits(node: Mapping[Any, Any], path: str = "") -> None:
 
 
 def satisfies(value: object, limit: str) -> bool:
-    """Whether a value obeys a limit: `[1, inf)`, `int (0, 5]`, `a | b | c`, each possibly followed by `or null`."""
-    if limit.endswith(" or null"):
-        return value is None or satisfies(value, limit.removesuffix(" or null"))
+    """Whether a value obeys a limit: `[1, inf)`, `int (0, 5]`, `a | b | c`, each possibly followed by `or null` or `or auto`.
+
+    `cuda:N` among the words stands for any number: `cuda:1`.
+    """
+    for word in _BESIDE:
+        if limit.endswith(f" or {word}"):
+            return value == (None if word == "null" else word) or satisfies(value, limit.removesuffix(f" or {word}"))
     interval = _INTERVAL.fullmatch(limit)
     if interval is None:
-        return (str(value).lower() if isinstance(value, bool) else value) in choices(limit)
+        shown = str(value).lower() if isinstance(value, bool) else value
+        numbered = re.sub(r":\d+$", ":N", value) if isinstance(value, str) else value
+        return shown in choices(limit) or numbered in choices(limit)
     whole, left, low, high, right = interval.groups()
     if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
         return False
@@ -63,7 +70,7 @@ def is_limit(limit: object) -> bool:
     """Whether a limit is one of the forms that `satisfies` knows: a blank too few would make an interval one odd word."""
     if not isinstance(limit, str):
         return False
-    bare = limit.removesuffix(" or null")
+    bare = limit.removesuffix(" or null").removesuffix(" or auto")
     interval = _INTERVAL.fullmatch(bare)
     if interval is None:
         return _CHOICES.fullmatch(bare) is not None

@@ -25,7 +25,7 @@ IMAGES = 3  # asked about; together about ten purifications, less than one chunk
 # What the dtype's rounding may add to a purified value when an image stands in another batch: sums run in another order,
 # and a diffusion's steps carry that on. A dependence on the batch's content moves values by far more.
 ROUNDING = {torch.float64: 1e-7, torch.float32: 5e-3}
-COARSE = 0.1  # of models in bfloat16
+COARSE = 0.1  # of models in bfloat16 or float16
 OTHER = 1_000_003  # where the global generators stand when a part is asked again
 CHECKS = 6  # told as steps; the last is the gradient's
 
@@ -229,7 +229,8 @@ def _check_classifier(parts: Parts, ask: Asked, purified: Tensor, logits: Tensor
 def _logits(parts: Parts, ask: Asked, x: Tensor, noise: Noise) -> Any:
     """What the classifier itself returns, before it is cast."""
     drawn = (noise,) if parts.defense.classifier_draws else ()
-    return call(ask.classifier, lambda: parts.defense.classifier(x.to(ask.models), *drawn), CLASSIFIER)
+    given = x.to(parts.defense.classifiers_dtype(x))
+    return call(ask.classifier, lambda: parts.defense.classifier(given, *drawn), CLASSIFIER)
 
 
 def check_gradient(parts: Parts, cell: Cell, problem: Problem) -> None:

@@ -57,6 +57,35 @@ def probe(problem: Problem) -> dict[str, float]:
 
 
 @torch.no_grad()
+def precision_probe(parts: Parts, cell: Cell, problem: Problem, x_adv: Tensor) -> dict[str, float]:
+    """`float32_agrees`: percent of the first chunk's scores, one draw each, that networks in float32 give as well.
+
+    Asked where they are in half precision. They are made whole for it and halved again, which loses nothing.
+    """
+    half = getattr(torch, cell.dtype)
+    if half not in (torch.bfloat16, torch.float16):
+        return {}
+    defense, noise = parts.defense, problem.stream("score").draws(1)
+    kinds = [(each, each.dtype) for each in (*defense.parameters(), *defense.buffers())]
+
+    def right() -> Tensor:
+        view = Full(defense, cell.max_rows)
+        return torch.cat([problem.task.right(view.query(x, noise), problem.y)[0] for x in (problem.x, x_adv)])
+
+    halves = right()
+    try:
+        for each, kind in kinds:
+            each.data = each.data.float() if kind == half else each.data
+        whole = right()
+    except torch.OutOfMemoryError:  # the networks fit in half precision alone
+        return {}
+    finally:
+        for each, kind in kinds:
+            each.data = each.data.to(kind)
+    return {"float32_agrees": 100 * float((halves == whole).double().mean())}
+
+
+@torch.no_grad()
 def flatness(problem: Problem) -> dict[str, float]:
     """`flat_margin`: percent of the first images whose margin is exactly the same at a random corner of the ball.
 

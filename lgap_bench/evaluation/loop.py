@@ -17,7 +17,7 @@ from lgap_bench.attack.problem import Parts, Problem
 from lgap_bench.cell.config import Cell
 from lgap_bench.evaluation.checked import check_once
 from lgap_bench.evaluation.contract import check_labels
-from lgap_bench.evaluation.diagnose import gradient_columns, notes, probe, reach_columns
+from lgap_bench.evaluation.diagnose import gradient_columns, notes, precision_probe, probe, reach_columns
 from lgap_bench.evaluation.score import attacked_wrongness, scored
 from lgap_bench.evaluation.share import shared
 from lgap_bench.logger.base import SILENT, Done, Loggers
@@ -118,6 +118,7 @@ def _chunk(parts: Parts, cell: Cell, rows: slice, device: Device, journal: Journ
         columns |= measure.columns(x, problem.y.tolist(), observed, published)
     if rows.start == 0:
         probed = probe(problem) if attack != "none" else {}  # what is not attacked need not have a gradient
+        probed |= precision_probe(parts, cell, problem, x_adv)
         columns |= {f"probe_{name}": np.asarray(value) for name, value in probed.items()}
         columns |= _pictures(parts, cell, problem, x_adv)
     if cell.keep_images:
@@ -156,7 +157,7 @@ def _problem(parts: Parts, cell: Cell, rows: slice, device: Device) -> Problem:
 
 
 def _images(parts: Parts, cell: Cell, rows: slice, device: Device) -> Tensor:
-    """Images and attacks are in float32 or float64; the models alone may be in bfloat16."""
+    """Images and attacks are in float32 or float64; the models alone may be in bfloat16 or float16."""
     dtype = torch.float64 if cell.dtype == "float64" else torch.float32
     # A copy: a part that writes into what it is given must not reach the data set's own storage.
     images: Tensor = parts.dataset.images[rows].to(device=device.torch, dtype=dtype, copy=True)

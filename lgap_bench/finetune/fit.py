@@ -97,7 +97,7 @@ def _epoch(
     order = torch.randperm(len(train.labels), generator=generator).split(recipe.batch_size)
     total = 0.0
     model.train()
-    with torch.random.fork_rng(devices=[torch.cuda.current_device()] if device == "cuda" else []):
+    with torch.random.fork_rng(devices=[torch.cuda.current_device()] if device.startswith("cuda") else []):
         torch.manual_seed(seed)  # dropout draws from the global generator
         for step, rows in enumerate(order):
             tell("step", epoch * len(order) + step + 1, recipe.epochs * len(order))

@@ -15,7 +15,7 @@ from lgap_bench.logger import wandb_spool as spool_files
 from lgap_bench.logger.wandb_run import Run, of_record, of_table
 from lgap_bench.logger.wandb_settings import Settings, settings
 from lgap_bench.record import Record, records
-from lgap_bench.runtime import files
+from lgap_bench.runtime import files, libraries
 
 LONGEST_BUILD = 120  # seconds
 Told = dict[str, dict[str, Any]]
@@ -33,6 +33,7 @@ def main() -> None:
     variables = dict(os.environ)
     if variables.get("WANDB_MODE", "").lower() == "disabled" or settings({}, variables).mode == "disabled":
         raise ValueError("W&B is switched off by WANDB_MODE or WANDB_DISABLED: unset it to send, nothing was done")
+    libraries.require("wandb", "lgap-bench sync")
     mode = "offline" if arguments.offline else "online"
     held = settings({"mode": mode, "paths": arguments.paths, **asked}, variables)
     told = _told(outputs)

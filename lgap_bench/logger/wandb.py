@@ -16,6 +16,7 @@ from lgap_bench.logger.base import Done, Logger
 from lgap_bench.logger.wandb_settings import Settings, settings
 from lgap_bench.logger.wandb_spool import Child
 from lgap_bench.record import Record
+from lgap_bench.runtime import libraries
 from lgap_bench.runtime.errors import is_user_error, sentence
 
 OFTEN = 10.0  # seconds between two phases that are passed on
@@ -29,7 +30,7 @@ class Wandb(Logger):
     Args:
         keys: those of conf/logger/wandb.yaml, see `wandb_settings.Settings`; the user's WANDB_* variables win.
 
-    Raises ValueError in one line for settings that W&B would refuse.
+    Raises ValueError in one line for settings that W&B would refuse, and where its package is missing.
     """
 
     def __init__(
@@ -56,6 +57,8 @@ class Wandb(Logger):
         }
         given |= {"tags": tags, "paths": paths, "host": host, "artifact": artifact, "rows": rows}
         self.settings = settings({**given, "limit": limit, "wait": wait})
+        if self.settings.mode != "disabled":
+            libraries.require("wandb", "logger=wandb")
         self.child: Child | None = None
         self.entry: dict[str, Any] = {}
         self.told = 0.0

@@ -69,6 +69,11 @@ class LatentPrior(nn.Module):
         self.eval().requires_grad_(False)
 
     @property
+    def networks(self) -> tuple[nn.Module, ...]:
+        """What is called again and again, for torch.compile."""
+        return self.unet, self.vae.encoder, self.vae.decoder
+
+    @property
     def train_steps(self) -> int:
         """T, the number of steps the model was trained with."""
         return len(self.alphas_f64)

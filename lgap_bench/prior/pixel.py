@@ -53,6 +53,11 @@ class PixelPrior(nn.Module):
         self.eval().requires_grad_(False)
 
     @property
+    def networks(self) -> tuple[nn.Module, ...]:
+        """What is called again and again, for torch.compile."""
+        return (self.unet,)
+
+    @property
     def train_steps(self) -> int:
         """T, the number of steps of the discrete schedule."""
         return len(self.alphas_f64)

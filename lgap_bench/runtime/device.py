@@ -26,24 +26,43 @@ CPU = Device("cpu", "cpu")
 
 
 def find_device(wanted: str) -> Device:
-    """The device for `auto`, `cpu` or `cuda`; torch is imported only where a GPU may be.
+    """The device for `auto`, `cpu`, `cuda`, `cuda:1` or `mps`; torch is imported only where a GPU may be.
 
-    Raises ValueError for cuda without one.
+    `auto` takes the first CUDA device, else the CPU: on Apple's GPUs nothing has been measured yet, so `mps` is asked for
+    by name. Raises ValueError for a device that is not there.
     """
     driver = Path("/proc/driver/nvidia/version").exists() or Path("/dev/dxg").exists()
     if wanted == "cpu" or (wanted == "auto" and not driver):
         return CPU
     import torch
 
+    if wanted == "mps":
+        if torch.backends.mps.is_available():
+            return Device("mps", "mps")
+        raise ValueError("device=mps but no Apple GPU is available: use device=cpu")
     if torch.cuda.is_available():
-        return Device("cuda", torch.cuda.get_device_name())
+        return _cuda(wanted, torch.cuda.device_count())
     if wanted == "auto":
         return CPU
-    raise ValueError("device=cuda but no CUDA device is available: use device=cpu")
+    raise ValueError(f"device={wanted} but no CUDA device is available: use device=cpu")
 
 
-def configure(tf32: bool = False, threads: int | None = None) -> None:
-    """Set what a process has once: TF32, CPU threads (null: torch's own choice), determinism, the libraries' chatter."""
+def _cuda(wanted: str, count: int) -> Device:
+    import torch
+
+    _, _, number = wanted.partition(":")
+    if number and not (number.isdigit() and int(number) < count):
+        raise ValueError(
+            f"device={wanted} but this machine has {count} CUDA devices, counted from 0: use device=cuda:0"
+        )
+    return Device(f"cuda:{number}" if number else "cuda", torch.cuda.get_device_name(int(number or 0)))
+
+
+def configure(tf32: bool = False, threads: int | None = None, device: Device = CPU) -> None:
+    """Set what a process has once: TF32, CPU threads (null: torch's own choice), determinism, the libraries' chatter.
+
+    And which GPU is meant where code says `cuda` alone.
+    """
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a cell never downloads: who measures checks its files first
     # Read when diffusers is loaded. That takes seconds, so only a cell with a diffusion model loads it.
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
@@ -54,15 +73,17 @@ def configure(tf32: bool = False, threads: int | None = None) -> None:
     transformers_logging.set_verbosity_error()
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
+    if device.torch.startswith("cuda:"):
+        torch.cuda.set_device(device.torch)
     if threads:
         torch.set_num_threads(threads)
 
 
 def peak_memory(device: Device) -> float:
     """MiB that this process has had at most: of the GPU's memory what torch allocated, else of the machine's."""
-    if device.torch == "cuda":
+    if device.torch.startswith("cuda"):
         import torch
 
-        return torch.cuda.max_memory_allocated() / 2**20
+        return torch.cuda.max_memory_allocated(device.torch) / 2**20
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return most / (2**20 if sys.platform == "darwin" else 2**10)  # macOS counts bytes, Linux KiB

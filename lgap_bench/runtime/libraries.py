@@ -1,4 +1,4 @@
-"""Public attack libraries as they come from PyPI, and a fence around what they do to the process."""
+"""Public attack libraries as they come from PyPI, which of them are there, and a fence around what they do to the process."""
 
 from __future__ import annotations
 
@@ -10,11 +10,31 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
+from typing import Any
 
+EXTRAS = {"torchsde": "adjoint"}  # package -> the extra that brings it, where their names differ
 NOT_AUTOATTACK = (
     "torchattacks.AutoAttack is not AutoAttack: its APGD and FAB run 10 steps instead of 100, its Square another "
     "schedule; use attack=autoattack_standard or attack=autoattack_rand"
 )
+
+
+def there(package: str) -> bool:
+    """Whether a package is installed; a folder of that name in the working directory is none."""
+    spec = importlib.util.find_spec(package)
+    return spec is not None and spec.origin is not None
+
+
+def require(package: str, what: str) -> None:
+    """Raise ValueError, naming the extra that brings it, if `what` needs an optional package that is not installed."""
+    if not there(package):
+        raise ValueError(f"{what} needs {package}: pip install 'lgap-bench[{EXTRAS.get(package, package)}]'")
+
+
+def torchattacks() -> ModuleType:
+    """Import torchattacks (Kim 2020), which is optional. Raises ValueError with the command that brings it."""
+    require("torchattacks", "this attack")
+    return importlib.import_module("torchattacks")
 
 
 def autoattack() -> ModuleType:
@@ -34,12 +54,23 @@ def autoattack() -> ModuleType:
     return importlib.import_module("autoattack")
 
 
+def square() -> Any:
+    """The authors' Square, a class; in linf it and torchattacks' port give the same images to the last bit."""
+    return importlib.import_module(f"{autoattack().__name__}.square").SquareAttack
+
+
 def robustbench() -> ModuleType:
     """Import robustbench (Croce et al. 2021) from PyPI alone.
 
     It imports `autoattack`, which `autoattack()` provides, and `pkg_resources`, which setuptools below 81 provides.
     `load_model` and `clean_accuracy` work; `benchmark` does not under pyautoattack, whose API it does not know.
+    Raises ValueError with the command that brings what is missing.
     """
+    require("robustbench", "a classifier of RobustBench or with its architectures")
+    if not there("pkg_resources"):
+        raise ValueError(
+            "robustbench needs pkg_resources, which setuptools 81 removed: pip install 'lgap-bench[robustbench]'"
+        )
     autoattack()
     with warnings.catch_warnings():
         # Deprecations inside robustbench and timm: nothing that a user of this project could mend.

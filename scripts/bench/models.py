@@ -147,13 +147,13 @@ def _latent(folder: Path, size: Size) -> dict[str, int]:
     return {name: _weights(model) for name, model in parts.items()}
 
 
-def _blip(folder: Path, size: Size) -> dict[str, int]:
-    from transformers import BertTokenizer, BlipConfig, BlipForConditionalGeneration, BlipImageProcessor, BlipProcessor
+SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[DEC]")  # BLIP's, first in its vocabulary
 
-    special = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[DEC]")
-    names = [*special, *(f"word{i}" for i in range(size.caption_words - len(special)))]
-    tokenizer = BertTokenizer(vocab={name: i for i, name in enumerate(names)}, model_max_length=32)
-    tokenizer.add_special_tokens({"bos_token": "[DEC]"})
+
+def blip(size: Size) -> Any:
+    """The captioner."""
+    from transformers import BlipConfig, BlipForConditionalGeneration
+
     shared = {
         "hidden_size": size.caption_width,
         "num_hidden_layers": size.caption_layers,
@@ -170,18 +170,27 @@ def _blip(folder: Path, size: Size) -> dict[str, int]:
         },
         text_config={
             **shared,
-            "vocab_size": len(names),
+            "vocab_size": size.caption_words,
             "encoder_hidden_size": size.caption_width,
-            "bos_token_id": names.index("[DEC]"),
-            "eos_token_id": names.index("[SEP]"),
-            "sep_token_id": names.index("[SEP]"),
-            "pad_token_id": names.index("[PAD]"),
+            "bos_token_id": SPECIAL.index("[DEC]"),
+            "eos_token_id": SPECIAL.index("[SEP]"),
+            "sep_token_id": SPECIAL.index("[SEP]"),
+            "pad_token_id": SPECIAL.index("[PAD]"),
         },
     )
-    model = BlipForConditionalGeneration(config)
+    return BlipForConditionalGeneration(config)
+
+
+def _blip(folder: Path, size: Size) -> dict[str, int]:
+    from transformers import BertTokenizer, BlipImageProcessor, BlipProcessor
+
+    names = [*SPECIAL, *(f"word{i}" for i in range(size.caption_words - len(SPECIAL)))]
+    tokenizer = BertTokenizer(vocab={name: i for i, name in enumerate(names)}, model_max_length=32)
+    tokenizer.add_special_tokens({"bos_token": "[DEC]"})
+    model = blip(size)
     # A special token is dropped from the text: without this, random weights may end every caption at once.
     with torch.no_grad():
-        model.text_decoder.cls.predictions.bias[: len(special)] = -30
+        model.text_decoder.cls.predictions.bias[: len(SPECIAL)] = -30
     model.save_pretrained(folder)
     side = {"height": size.side, "width": size.side}
     images = BlipImageProcessor(size=side, image_mean=[0.5] * 3, image_std=[0.5] * 3, resample=3)
