@@ -47,6 +47,12 @@ for d in ("coco", "scenes"):
     COMPANIONS[f"threat/{d}/unbounded"] = [f"dataset={d}", "attack=cw"]
 COMPANIONS["view/detector"] = ["dataset=scenes", "purifier=inpaint", "attack=detector"]
 COMPANIONS["view/transfer"] = ["dataset=scenes", "attack=pgd"]
+# Data sets without parts of their own, with another's in their places.
+BORROWED = ["classifier=digits/standard", "purifier=none", "attack=pgd"]
+COMPANIONS |= {
+    "dataset/images": [f"dataset.root={CONF}", *BORROWED],
+    "dataset/npz": [f"dataset.file={__file__}", *BORROWED],
+}
 NESTED = ("purifier/sampler", "purifier/guidance")  # groups inside a part, which needs one that has them
 
 

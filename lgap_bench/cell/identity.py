@@ -149,6 +149,8 @@ def _value(key: str, value: Any, budget: float) -> Any:
 
 
 def _folder(path: str) -> str | None:
-    """A folder of data by content; None where it is not there, which whoever loads it says."""
-    folder = Path(path).expanduser()
-    return weight_files.folder_sha256(folder) if folder.is_dir() else None
+    """A folder or a file of data by content; None where it is not there, which whoever loads it says."""
+    place = Path(path).expanduser()
+    if place.is_file():
+        return weight_files.sha256(place)
+    return weight_files.folder_sha256(place) if place.is_dir() else None
