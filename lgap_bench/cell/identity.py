@@ -12,6 +12,7 @@ from lgap_bench.cell.values import fraction
 from lgap_bench.runtime import weights as weight_files
 from lgap_bench.runtime.code import changed, release
 from lgap_bench.runtime.files import content_id
+from lgap_bench.runtime.imported import dotted
 
 NUMERICS_VERSION = 3  # raised with every change of results; tests/test_frozen.py guards it
 EVALUATION = ("lgap_bench.build", "lgap_bench.evaluate.loop", "lgap_bench.evaluate.summary")
@@ -96,9 +97,9 @@ def record_id(identity_: Mapping[str, Any]) -> str:
 
 
 def targets(node: Any) -> list[str]:
-    """The code of every part in a config."""
+    """The code of every part in a config, and that which a part is told to `build`."""
     if isinstance(node, dict):
-        own = [node["_target_"]] if isinstance(node.get("_target_"), str) else []
+        own = [dotted(node[key]) for key in ("_target_", "build") if isinstance(node.get(key), str)]
         return own + [target for child in node.values() for target in targets(child)]
     return [target for child in node for target in targets(child)] if isinstance(node, list) else []
 

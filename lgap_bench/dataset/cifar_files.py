@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from lgap_bench.dataset.folder import Fit
 from lgap_bench.dataset.images import ImageFiles
-from lgap_bench.dataset.listing import listed, numbered
-from lgap_bench.dataset.npz import Stored, read_npz, require_names
+from lgap_bench.dataset.listing import listed, numbered, require_same_order
+from lgap_bench.dataset.npz import Stored, read_npz
 from lgap_bench.dataset.parquet import read_parquet
 
 KEY = "dataset.files"
@@ -45,7 +45,7 @@ def stored(files: str, part: str, kind: int, classes: Sequence[str]) -> tuple[St
             f"{what}: images are {tuple(held.images.shape[1:])} and not {SHAPE}: give CIFAR's own, not resized"
         )
     if held.classes is not None:
-        require_names(classes, held.classes, what)
+        require_same_order(classes, held.classes, what)
     return Stored(held.images, held.labels, _official(held, part, what), held.classes), True
 
 

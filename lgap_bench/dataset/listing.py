@@ -176,6 +176,19 @@ def by_synset(listing: Listing, known: Mapping[str, str], key: str) -> list[int]
     return [place[word] for word in listing.words]
 
 
+def require_same_order(classes: Sequence[str], found: Sequence[str], what: str) -> None:
+    """Raise ValueError for the first class that a file calls otherwise: its labels would mean something else."""
+    if len(classes) != len(found):
+        raise ValueError(
+            f"{what} names {len(found)} classes, and dataset.classes has {len(classes)}: give those of its labels"
+        )
+    for number, (own, other) in enumerate(zip(classes, found, strict=True)):
+        if plain(own) != plain(other):
+            raise ValueError(
+                f"{what} calls class {number} {other!r}, and dataset.classes {own!r}: give the names in the order of its labels"
+            )
+
+
 def plain(name: str) -> str:
     """A name as folders write it: `aquarium_fish` is `aquarium fish`."""
     return name.replace("_", " ").strip().lower()

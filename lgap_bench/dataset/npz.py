@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from lgap_bench.dataset.base import DataSet
 from lgap_bench.dataset.images import Bytes, Images
-from lgap_bench.dataset.listing import plain
+from lgap_bench.dataset.listing import require_same_order
 
 NAMES = {"images": ("images", "x"), "labels": ("labels", "y")}  # what an array may be called
 
@@ -86,25 +86,12 @@ def npz(
     held = read_npz(file, "dataset.file")
     names = classes or held.classes or [f"class {number}" for number in range(int(held.labels.max()) + 1)]
     if classes is not None and held.classes is not None:
-        require_names(classes, held.classes, f"dataset.file={file}")
+        require_same_order(classes, held.classes, f"dataset.file={file}")
     ids = np.arange(len(held.labels)) if held.index is None else held.index
     labels = torch.from_numpy(held.labels)
     return DataSet(
         "npz", "test", held.images, labels, torch.from_numpy(ids), tuple(names), caption, synonyms or {}, unrelated
     )
-
-
-def require_names(classes: Sequence[str], found: Sequence[str], what: str) -> None:
-    """Raise ValueError for the first class that a file calls otherwise: its labels would mean something else."""
-    if len(classes) != len(found):
-        raise ValueError(
-            f"{what} names {len(found)} classes, and dataset.classes has {len(classes)}: give those of its labels"
-        )
-    for number, (own, other) in enumerate(zip(classes, found, strict=True)):
-        if plain(own) != plain(other):
-            raise ValueError(
-                f"{what} calls class {number} {other!r}, and dataset.classes {own!r}: give the names in the order of its labels"
-            )
 
 
 def _arrays(file: str, key: str) -> dict[str, Any]:
