@@ -39,7 +39,7 @@ def build(cell: Cell, device: Device, loggers: Loggers = SILENT) -> Parts:
     """
     # What can fail quickly is built before a classifier is trained for hours.
     names = cell.names
-    if about(cell.dataset, "content"):
+    if any(isinstance(cell.dataset.get(key), str) for key in about(cell.dataset, "content", ())):
         loggers.phase(f"{cell.title}: reading the images of dataset={names.dataset}")
     dataset = _built("dataset", names.dataset, cell.dataset)
     attack, threat = _built("attack", names.attack, cell.attack), _built("threat", names.threat, cell.threat)

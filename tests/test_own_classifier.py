@@ -326,3 +326,26 @@ def test_two_classifiers_of_one_preset_are_told_apart_in_a_table(nets, tmp_path)
     assert table.returncode == 0, table.stderr
     assert f"{nets}.digits" in table.stdout
     assert f"{nets}.rolled" in table.stdout
+
+
+def test_the_pages_example_is_measured_as_it_stands_there(tmp_path):
+    """docs/own_data.md: its module beside a folder of images, and its first command, for four images."""
+    from PIL import Image
+    from torchvision.models import resnet18
+
+    page = (Path(__file__).parent.parent / "docs" / "own_data.md").read_text()
+    (tmp_path / "my_defenses").mkdir()
+    (tmp_path / "my_defenses" / "nets.py").write_text(page.split("```python\n")[1].split("```")[0])
+    torch.save(resnet18(num_classes=10).state_dict(), tmp_path / "resnet18.pth")
+    for number in range(10):
+        (tmp_path / "photos" / f"class {number}").mkdir(parents=True)
+        Image.new("RGB", (32, 32), (25 * number, 9, 9)).save(tmp_path / "photos" / f"class {number}" / "1.png")
+    (command,) = [
+        line
+        for line in page.splitlines()
+        if line.startswith("    lgap-bench run dataset=images dataset.root=photos cl")
+    ]
+    words = [word for word in command.split()[1:] if word != "run"]
+    for more in ([], ["classifier.file=resnet18.pth"]):
+        done = lgap_bench("run", *words, "n=4", "attack.steps=1", "threads=1", *more, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
