@@ -71,7 +71,9 @@ def _attacked(held: Mapping[str, Any]) -> Iterator[Answer]:
     for key, found in held["pgd20"]["results"].items():
         yield Answer("pgd20", key.split("|")[-1], tuple(bool(flag) for flag in found["robust"]))
     for key, found in held["autoattack"]["results"].items():
-        if key.split("|")[1] == "apgdce":
+        # The standard version begins with this attack: where nothing was left after it, that is its answer.
+        broken = any(line.startswith("robust accuracy after APGD-CE: 0.00%") for line in found.get("log", ()))
+        if key.split("|")[1] == "apgdce" or broken:
             yield Answer("apgd_ce", key.split("|")[-1], tuple(bool(flag) for flag in found["robust"]))
 
 

@@ -27,6 +27,13 @@ def test_a_real_network_is_as_robust_as_other_code_found_it(tmp_path, name, eps)
     assert found.measured == found.known
 
 
+BROKEN = {"robust": [0, 0], "log": ["robust accuracy after APGD-CE: 0.00% (total time 1.0 s)"]}
+LEFT = {
+    "robust": [0, 0],
+    "log": ["robust accuracy after APGD-CE: 50.00% (total time 1.0 s)"],
+}  # another attack's answer
+
+
 @pytest.fixture
 def folder(tmp_path):
     """Four grey images with made-up answers, in the files' form."""
@@ -38,7 +45,7 @@ def folder(tmp_path):
     held = {
         "clean": {"lossless4": {"pred": [0, 1, 2, 9]}},
         "pgd20": {"results": {"lossless2|1": {"robust": [1, 0]}}},
-        "autoattack": {"results": {"lossless2|apgdce|1": {"robust": [0, 1]}, "lossless2|standard|8": {"robust": [0, 0]}}},
+        "autoattack": {"results": {"lossless2|apgdce|1": {"robust": [0, 1]}, "lossless2|standard|8": BROKEN, "lossless2|apgdcet|1": LEFT}},
     }  # fmt: skip
     (tmp_path / ANSWERS).write_text(json.dumps(held))
     return tmp_path
@@ -49,6 +56,7 @@ def test_the_answers_file_is_read_and_what_is_not_measured_here_is_left_out(fold
         Answer("clean", None, (True, True, True, False)),
         Answer("pgd20", "1", (True, False)),
         Answer("apgd_ce", "1", (False, True)),
+        Answer("apgd_ce", "8", (False, False)),
     ]
 
 
