@@ -280,6 +280,7 @@ def test_timms_networks_bring_the_normalisation_that_timm_knows(tmp_path):
     (lambda: timm_names.skeleton("resnett18"), "is no model of timm: use resnet18"),
     (lambda: timm_names.skeleton("resnet18.no_such_tag"), "leave the tag away"),
     (lambda: robustbench.skeleton("Carmon2020Unlabeled", "cifar10"), "is no model of RobustBench on cifar10, Linf: use Carmon2019Unlabeled"),
+    (lambda: robustbench.skeleton("Standard", "cifar11"), "classifier.dataset=cifar11 is not known: use cifar10, cifar100 or imagenet"),
     (lambda: robustbench.skeleton("Standard", "cifar10", "L7"), "RobustBench has no models of it on cifar10"),
 ])  # fmt: skip
 def test_a_misspelt_name_brings_those_most_like_it(call, said):

@@ -5,12 +5,13 @@ from __future__ import annotations
 import difflib
 import pickle
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
 
 from lgap_bench.runtime import checkpoint, libraries
+from lgap_bench.runtime.choices import require_choice
 from lgap_bench.runtime.pretrained import require_finite
 
 
@@ -71,6 +72,7 @@ def skeleton(name: str, dataset: str, threat_model: str = "Linf", **_: Any) -> n
 
 def _entry(name: str, dataset: str, threat_model: str) -> Any:
     """A model's line of the table. Raises ValueError for a threat or name that it does not have."""
+    require_choice("classifier.dataset", dataset, Literal["cifar10", "cifar100", "imagenet"])
     try:
         table = model_table(dataset, threat_model)
     except (KeyError, ValueError):
