@@ -15,6 +15,7 @@ from lgap_bench.cell.diffusion import guided_by_trained
 from lgap_bench.cell.instantiate import instantiate
 from lgap_bench.cell.rules import paths
 from lgap_bench.dataset.base import DataSet
+from lgap_bench.dataset.listing import require_same_order
 from lgap_bench.defense import Defense
 from lgap_bench.detector.base import decode, require_names
 from lgap_bench.finetune.stage import trained
@@ -43,7 +44,7 @@ def build(cell: Cell, device: Device, loggers: Loggers = SILENT, live: Mapping[s
     """
     # What can fail quickly is built before a classifier is trained for hours.
     names = cell.names
-    if about(cell.dataset, "content"):
+    if any(isinstance(cell.dataset.get(key), str) for key in about(cell.dataset, "content", ())):
         loggers.phase(f"{cell.title}: reading the images of dataset={names.dataset}")
     there = live or {}
     dataset = there["dataset"] if "dataset" in there else _built("dataset", names.dataset, cell.dataset)
@@ -59,6 +60,7 @@ def build(cell: Cell, device: Device, loggers: Loggers = SILENT, live: Mapping[s
         )
     )
     _check_modules(cell, purifier, classifier)
+    _check_order(cell, dataset, classifier)
     if (detector := getattr(purifier, "detector", None)) is not None:
         require_names(
             detector, dataset.classes, f"detector={cell.purifier['detector'].get('weights', cell.names.purifier)}"
@@ -174,3 +176,10 @@ def _check_modules(cell: Cell, purifier: Any, classifier: Any) -> None:
             raise ValueError(
                 f"{group}={name}: {type(part).__name__} does not call super().__init__(): add it, as its first line"
             )
+
+
+def _check_order(cell: Cell, dataset: DataSet, classifier: nn.Module) -> None:
+    """Refuse a classifier that says in `classes` what its logits mean, and means others than the data set."""
+    own = getattr(classifier, "classes", None)
+    if isinstance(own, list | tuple) and all(isinstance(word, str) for word in own):
+        require_same_order(dataset.classes, own, f"classifier={cell.names.classifier}")

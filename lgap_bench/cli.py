@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Callable
@@ -27,8 +28,7 @@ HYDRAS = ("run", "tables")  # commands that take Hydra's words
 
 def main() -> None:
     """Dispatch on the first word."""
-    if "" not in sys.path:  # parts of one's own lie in the folder that the command is called in, as with `python -m`
-        sys.path.append("")
+    _find_own_code()
     command, rest = (sys.argv[1], sys.argv[2:]) if len(sys.argv) > 1 else ("--help", [])
     if command in ("--help", "-h", "help"):
         print(USAGE, end="")
@@ -46,6 +46,14 @@ def main() -> None:
     else:
         print(f"lgap-bench: {command} is not a command: use {', '.join(_COMMANDS)}", file=sys.stderr)
         sys.exit(2)
+
+
+def _find_own_code() -> None:
+    """Modules in the working directory can be named in a config, last of all: none of them hides an installed package."""
+    with contextlib.suppress(OSError):  # a directory that was removed
+        here = os.getcwd()
+        if here not in sys.path:
+            sys.path.append(here)
 
 
 def _complete() -> None:

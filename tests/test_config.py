@@ -47,6 +47,17 @@ for d in ("coco", "scenes"):
     COMPANIONS[f"threat/{d}/unbounded"] = [f"dataset={d}", "attack=cw"]
 COMPANIONS["view/detector"] = ["dataset=scenes", "purifier=inpaint", "attack=detector"]
 COMPANIONS["view/transfer"] = ["dataset=scenes", "attack=pgd"]
+# Data sets without parts of their own, with another's in their places.
+BORROWED = ["classifier=digits/standard", "purifier=none", "attack=pgd"]
+COMPANIONS |= {
+    "dataset/images": [f"dataset.root={CONF}", *BORROWED],
+    "dataset/npz": [f"dataset.file={__file__}", *BORROWED],
+    "classifier/callable": ["classifier.build=torchvision.models.resnet18"],
+    "classifier/state_dict": ["classifier.build=torchvision.models.resnet18", f"classifier.file={__file__}"],
+    "classifier/torchvision": [f"classifier.file={__file__}"],
+    "classifier/timm": ["classifier.name=resnet18", f"classifier.file={__file__}"],
+    "classifier/robustbench": ["classifier.name=Standard"],
+}
 NESTED = ("purifier/sampler", "purifier/guidance")  # groups inside a part, which needs one that has them
 
 

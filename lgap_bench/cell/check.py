@@ -70,8 +70,9 @@ def _check_shards(cell: Cell) -> None:
 
 def _check_words(cell: Cell) -> None:
     """The data set's names are words: YAML reads `1`, `no` and `null` as something else."""
-    classes = cell.dataset.get("classes", ["a class"])  # some data sets read them from a file
-    if not isinstance(classes, list) or not classes or not all(isinstance(name, str) for name in classes):
+    classes = cell.dataset.get("classes")  # null, or no key: read from files
+    words = isinstance(classes, list) and classes and all(isinstance(name, str) for name in classes)
+    if classes is not None and not words:
         raise ValueError(f"dataset.classes={classes} is no list of names: write ['cat', 'dog'], numbers in quotes")
     synonyms = cell.dataset.get("synonyms") or {}
     if not isinstance(synonyms, dict) or not all(isinstance(words, list) for words in synonyms.values()):
@@ -141,7 +142,8 @@ def _check_sizes(cell: Cell) -> None:
 
 def _check_synonyms(cell: Cell) -> None:
     dataset = cell.dataset
-    strange = sorted(set(dataset.get("synonyms") or {}) - set(dataset.get("classes") or ()))
+    classes = dataset.get("classes")
+    strange = [] if classes is None else sorted(set(dataset.get("synonyms") or {}) - set(classes))
     if strange:
         raise ValueError(f"dataset.synonyms: {strange[0]} is none of dataset.classes: write it as it stands there")
 

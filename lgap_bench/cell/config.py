@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from lgap_bench.cell.about import about, check_about
 from lgap_bench.cell.form import check_given, check_groups, check_paths, check_targets, outputs_folder
+from lgap_bench.cell.roles import check_roles
 from lgap_bench.cell.values import ABOUT, check_limits
 
 Config = dict[str, Any]  # one part's settings as composed: its own keys, and `_about_`
@@ -138,6 +139,7 @@ def resolve(cfg: DictConfig, choices: Mapping[str, str]) -> Cell:
     Raises ValueError for what cannot be read as a cell; whether the cell can work is `check`'s.
     """
     raw = _container(cfg, resolve=False)
+    check_roles(raw, choices)
     check_groups(raw, GROUPS)
     check_given(raw)
     check_about(raw, choices)

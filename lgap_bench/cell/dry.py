@@ -41,13 +41,13 @@ def _check_shapes(cell: Cell) -> None:
 
     classifier, shape = cell.classifier, about(cell.dataset, "shape")
     module = importlib.import_module(classifier["_target_"].rsplit(".", 1)[0])
-    if not hasattr(module, "skeleton"):
+    if not hasattr(module, "skeleton") or shape is None:  # only the images themselves say their size
         return
     device = "meta" if not paths(classifier, "weights") else "cpu"  # shapes without numbers: nothing is allocated
     with torch.device(device), torch.no_grad():
         logits = module.skeleton(**arguments(classifier)).eval()(torch.empty(1, *shape))
-    classes = about(cell.dataset, "class_count") or len(cell.dataset["classes"])
-    if tuple(logits.shape) != (1, classes):
+    classes = about(cell.dataset, "class_count") or len(cell.dataset.get("classes") or ())
+    if classes and tuple(logits.shape) != (1, classes):
         raise ValueError(
             f"classifier={cell.names.classifier} gives {logits.shape[-1]} logits for an image of {shape}, "
             f"dataset={cell.names.dataset} has {classes} classes: choose a classifier of that data set"

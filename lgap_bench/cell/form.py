@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lgap_bench import CONF
+from lgap_bench.runtime.imported import dotted
 
 # Packages that hold no part of a cell: the standard library, and Hydra's helpers that call whatever they are told.
 NO_PARTS = frozenset({*sys.stdlib_module_names, "builtins", "hydra", "omegaconf"})
@@ -54,11 +55,11 @@ def check_given(raw: Mapping[str, Any]) -> None:
 def check_targets(config: Mapping[str, Any]) -> None:
     """Raise ValueError for code that cannot be a part: no dotted name, or one of the standard library's (os.system)."""
     for path, value in _values(config):
-        if path.split(".")[-1] != "_target_":
+        if path.split(".")[-1] not in ("_target_", "build"):
             continue
-        if not isinstance(value, str) or "." not in value:
+        if not isinstance(value, str) or "." not in dotted(value):
             raise ValueError(f"{path}={_shown(value)} is no code: write package.module.Name")
-        if value.split(".")[0] in NO_PARTS:
+        if dotted(value).split(".")[0] in NO_PARTS:
             raise ValueError(
                 f"{path}={value} is no part of a cell: name a class or function of lgap_bench or of your own package"
             )

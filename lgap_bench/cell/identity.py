@@ -12,6 +12,7 @@ from lgap_bench.cell.values import fraction
 from lgap_bench.runtime import weights as weight_files
 from lgap_bench.runtime.code import changed, release
 from lgap_bench.runtime.files import content_id
+from lgap_bench.runtime.imported import dotted
 
 NUMERICS_VERSION = 3  # raised with every change of results; tests/test_frozen.py guards it
 EVALUATION = ("lgap_bench.build", "lgap_bench.evaluation.loop", "lgap_bench.evaluation.summary")
@@ -100,9 +101,9 @@ def record_id(identity_: Mapping[str, Any]) -> str:
 
 
 def targets(node: Any) -> list[str]:
-    """The code of every part in a config."""
+    """The code of every part in a config, and that which a part is told to `build`."""
     if isinstance(node, dict):
-        own = [node["_target_"]] if isinstance(node.get("_target_"), str) else []
+        own = [dotted(node[key]) for key in ("_target_", "build") if isinstance(node.get(key), str)]
         return own + [target for child in node.values() for target in targets(child)]
     return [target for child in node for target in targets(child)] if isinstance(node, list) else []
 
@@ -157,6 +158,8 @@ def _value(key: str, value: Any, budget: float) -> Any:
 
 
 def _folder(path: str) -> str | None:
-    """A folder of data by content; None where it is not there, which whoever loads it says."""
-    folder = Path(path).expanduser()
-    return weight_files.folder_sha256(folder) if folder.is_dir() else None
+    """A folder or a file of data by content; None where it is not there, which whoever loads it says."""
+    place = Path(path).expanduser()
+    if place.is_file():
+        return weight_files.sha256(place)
+    return weight_files.folder_sha256(place) if place.is_dir() else None

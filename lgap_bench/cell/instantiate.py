@@ -12,6 +12,7 @@ from lgap_bench.cell.about import without
 from lgap_bench.cell.config import Cell
 from lgap_bench.cell.kinds import fits, worded
 from lgap_bench.cell.values import ABOUT
+from lgap_bench.runtime.imported import imported
 
 HYDRAS = ("_target_", "_convert_", "_recursive_", "_partial_", "_args_")  # keys that Hydra takes for itself
 
@@ -52,12 +53,14 @@ def _target(name: str) -> Callable[..., Any]:
 
 
 def check_signature(key: str, node: Mapping[str, Any]) -> None:
-    """Raise ValueError, naming `key`, unless the code of one part exists and takes its keys."""
+    """Raise ValueError, naming `key`, unless the code of one part, and what it is told to build, exists and takes its keys."""
     try:
         target = _target(node["_target_"])
         signature = inspect.signature(target)
     except (ImportError, AttributeError, TypeError) as error:
         raise ValueError(f"{key}._target_={node['_target_']} names no code ({error}): mend the name") from None
+    if isinstance(node.get("build"), str):
+        imported(node["build"], f"{key}.build")
     given = dict.fromkeys(arguments(node))
     if key == "view":
         given |= {"defense": None, "max_rows": None}

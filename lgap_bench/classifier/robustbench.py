@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import difflib
 import pickle
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
 
 from lgap_bench.runtime import checkpoint, libraries
+from lgap_bench.runtime.choices import require_choice
 from lgap_bench.runtime.pretrained import require_finite
 
 
@@ -48,7 +50,7 @@ def load(name: str, dataset: str, file: str, threat_model: str = "Linf") -> nn.M
     libraries.robustbench()
     from robustbench.utils import load_model
 
-    model_table(dataset, threat_model)
+    _entry(name, dataset, threat_model)
     held = checkpoint.read(file)
     try:
         with torch.serialization.safe_globals(checkpoint.HARMLESS):
@@ -65,4 +67,21 @@ def load(name: str, dataset: str, file: str, threat_model: str = "Linf") -> nn.M
 def skeleton(name: str, dataset: str, threat_model: str = "Linf", **_: Any) -> nn.Module:
     """The same architecture with random weights, for dry checks."""
     libraries.robustbench()
-    return model_table(dataset, threat_model)[name]["model"]()
+    return _entry(name, dataset, threat_model)["model"]()
+
+
+def _entry(name: str, dataset: str, threat_model: str) -> Any:
+    """A model's line of the table. Raises ValueError for a threat or name that it does not have."""
+    require_choice("classifier.dataset", dataset, Literal["cifar10", "cifar100", "imagenet"])
+    try:
+        table = model_table(dataset, threat_model)
+    except (KeyError, ValueError):
+        raise ValueError(
+            f"classifier.threat_model={threat_model}: RobustBench has no models of it on {dataset}: use Linf, L2 or corruptions"
+        ) from None
+    if name not in table:
+        close = difflib.get_close_matches(name, table, 3, 0.4) or list(table)[:3]
+        raise ValueError(
+            f"classifier.name={name} is no model of RobustBench on {dataset}, {threat_model}: use {', '.join(close)}"
+        )
+    return table[name]

@@ -1,44 +1,51 @@
-"""torchvision's ResNet-50 for ImageNet from its own checkpoint file."""
+"""torchvision's classifiers by their names, from its own checkpoint files."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-import torch
-from torch import nn
-
-from lgap_bench.runtime import checkpoint
-from lgap_bench.runtime.pretrained import require_finite
+from lgap_bench.classifier.normalised import IMAGENET_MEAN, IMAGENET_STD, Normalised, fill
 
 
-class ResNet50(nn.Module):
-    """torchvision's ResNet-50, which RobustBench calls `Standard_R50`: ImageNet normalisation inside."""
+def load(
+    file: str,
+    name: str = "resnet50",
+    classes: int = 1000,
+    mean: Sequence[float] = IMAGENET_MEAN,
+    std: Sequence[float] = IMAGENET_STD,
+) -> Normalised:
+    """A model from its checkpoint file: images in [0, 1] -> logits, in eval mode.
 
-    mean: torch.Tensor
-    std: torch.Tensor
+    The default is what RobustBench calls `Standard_R50` (resnet50-0676ba61.pth: IMAGENET1K_V1, 76.1 % top-1).
 
-    def __init__(self) -> None:
-        super().__init__()
-        from torchvision.models import resnet50
-
-        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1))
-        self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1))
-        self.model = resnet50(weights=None)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Logits (B, 1000) of images in [0, 1]."""
-        return self.model((x - self.mean) / self.std)
-
-
-def load(file: str) -> ResNet50:
-    """The ResNet-50 from torchvision's own checkpoint file (resnet50-0676ba61.pth: IMAGENET1K_V1, 76.1 % top-1)."""
-    model = ResNet50()
-    kind = "torchvision ResNet-50"
-    checkpoint.fill(model.model, checkpoint.state_dict(file, kind), file, kind)
-    require_finite(model, file)
+    Args:
+        file: .pth as torchvision publishes it, or a state dictionary of the same architecture.
+        name: torchvision's, e.g. resnet18, vit_b_16, convnext_tiny.
+        classes: logits.
+        mean, std: the normalisation that the weights were trained with.
+    """
+    model = skeleton(name, classes, mean, std)
+    fill(model.model, file, "torchvision " + ("ResNet-50" if name == "resnet50" else name))
     return model.eval()
 
 
-def skeleton(**_: Any) -> ResNet50:
-    """The same architecture with random weights, for dry checks."""
-    return ResNet50()
+def skeleton(
+    name: str = "resnet50",
+    classes: int = 1000,
+    mean: Sequence[float] = IMAGENET_MEAN,
+    std: Sequence[float] = IMAGENET_STD,
+    **_: Any,
+) -> Normalised:
+    """The same architecture with random weights, for dry checks. Raises ValueError for a name that is none."""
+    import difflib
+
+    from torchvision import models
+
+    known = models.list_models(module=models)
+    if name not in known:
+        close = difflib.get_close_matches(name, known, 3, 0.4)
+        raise ValueError(f"classifier.name={name} is no classifier of torchvision: use {', '.join(close or known[:5])}")
+    # Inception and GoogLeNet bring weights for heads that are used in training alone.
+    heads = {"init_weights": False} if name in ("inception_v3", "googlenet") else {}
+    return Normalised(models.get_model(name, weights=None, num_classes=classes, **heads), mean, std)

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from lgap_bench.cell.about import about
 from lgap_bench.cell.config import Cell, Config
 from lgap_bench.cell.rules import paths
+from lgap_bench.metric.order import another_order
 from lgap_bench.record import Chunk
 
 SOUND, BOUND, INVALID = "sound", "upper bound", "invalid"
@@ -105,11 +106,17 @@ def _chance(facts: Facts) -> Reason | None:
     chance = 100 * float(np.concatenate(several, axis=1).mean()) if several else 100 / classes
     if natural > chance:
         return None
-    return Reason(
-        "undefended classifier",
-        f"it is right on {natural:.1f} % of clean images, chance is {chance:.1f} %: are labels and class order right?",
-        INVALID,
-    )
+    text = f"it is right on {natural:.1f} % of clean images, chance is {chance:.1f} %: "
+    return Reason("undefended classifier", text + (_order(facts) or "are labels and class order right?"), INVALID)
+
+
+def _order(facts: Facts) -> str | None:
+    """The order in which the bare classifier's answers would be right, if there is one."""
+    predicted, labels = facts.column("clean_undefended"), facts.column("label")
+    moved = {} if predicted is None or labels is None else another_order(predicted, labels)
+    classes = facts.summary["classes"]
+    shown = [f"its {own} is {classes[label]} ({label})" for own, label in moved.items()]
+    return f"its logits fit the labels in another order, {', '.join(shown[:3])}" if shown else None
 
 
 def _view(facts: Facts) -> Reason | None:
