@@ -295,14 +295,14 @@ def test_a_file_that_is_no_pickle_is_one_line(content, said, file):
     with pytest.raises(ValueError, match=said) as error:
         pixel.load(str(file))
     assert "\n" not in str(error.value)
-    with pytest.raises(ValueError, match="no whole pickle|is not on the list"):
+    with pytest.raises(ValueError, match=r"no whole pickle|is not on the list"):
         persistent.read(file)
 
 
 def test_a_cache_that_cannot_be_written_is_one_line(file, monkeypatch, tmp_path):
     (tmp_path / "taken").write_text("a file")
     monkeypatch.setenv("LGAP_BENCH_CACHE", str(tmp_path / "taken"))
-    with pytest.raises(ValueError, match="cannot be written.*set LGAP_BENCH_CACHE"):
+    with pytest.raises(ValueError, match=r"cannot be written.*set LGAP_BENCH_CACHE"):
         pixel.load(str(file))
 
 

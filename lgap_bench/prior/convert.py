@@ -223,6 +223,15 @@ def write(file: Path | str, folder: Path | str, kind: str | None = None) -> int:
     return sum(weight.numel() for weight in net.parameters())
 
 
+def check(file: Path | str) -> None:
+    """Raise ValueError if `write` would refuse the file. Nothing is written."""
+    checkpoint = read(file)
+    try:
+        _filled(kind_of(checkpoint), checkpoint)
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from None
+
+
 def _filled(kind: str, checkpoint: Any) -> Any:
     """The network of a kind with the checkpoint's tensors."""
     from diffusers import UNet2DModel

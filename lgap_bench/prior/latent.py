@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from lgap_bench.noise import Noise
 from lgap_bench.prior.resize import resized
+from lgap_bench.runtime import examined
 from lgap_bench.runtime import weights as weight_files
 from lgap_bench.runtime.pretrained import caption_length, pretrained, require_finite, require_vocabulary
 
@@ -140,6 +141,18 @@ class LatentPrior(nn.Module):
             return output
         a = self.alpha(int(t))  # v = sqrt(a) e - sqrt(1 - a) x0, so e = sqrt(a) v + sqrt(1 - a) x_t
         return a**0.5 * output + (1 - a) ** 0.5 * z
+
+
+def examine(weights: str) -> None:
+    """Raise ValueError for what `load` would refuse, by headers, configs and the tokenizer alone."""
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+    folder = weight_files.locate(weights, weight_files.LATENT_PARTS)
+    for kind, part in ((AutoencoderKL, "vae"), (UNet2DConditionModel, "unet"), (CLIPTextModel, "text_encoder")):
+        examined.examine(kind, folder / part, weights)
+    words = CLIPTextConfig.from_pretrained(folder / "text_encoder").vocab_size
+    require_vocabulary(CLIPTokenizer.from_pretrained(folder / "tokenizer"), words, weights)
 
 
 def load(weights: str, memory: float | None = None) -> LatentPrior:

@@ -138,12 +138,13 @@ def _edm_attention(names: Names, prefix: str, name: str) -> None:
     def flat(tensor: Tensor, parts: int) -> list[Tensor]:
         return [tensor.flatten(1)]
 
+    def joined(shapes: Sequence[Sequence[int]]) -> Shape:
+        rows, *columns = shapes[0]
+        return (3 * rows, *columns, *((1, 1) if columns else ()))
+
     for kind in ("weight", "bias"):
         targets = tuple(f"{name}.{part}.{kind}" for part in ("query", "key", "value"))
-        one: Shape = (1, 1) if kind == "weight" else ()
-        names[f"{prefix}.qkv.{kind}"] = Entry(
-            targets, split, lambda shapes, one=one: (3 * shapes[0][0], *shapes[0][1:], *one)
-        )
+        names[f"{prefix}.qkv.{kind}"] = Entry(targets, split, joined)
     names[f"{prefix}.proj.weight"] = Entry((f"{name}.out.weight",), flat, lambda shapes: (*shapes[0], 1, 1))
     names[f"{prefix}.proj.bias"] = Entry((f"{name}.out.bias",))
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from lgap_bench.noise import Noise
 from lgap_bench.prior import convert, ddpmpp, edm, schedule
 from lgap_bench.prior.resize import resized
-from lgap_bench.runtime import converted
+from lgap_bench.runtime import converted, examined
 from lgap_bench.runtime import weights as weight_files
 from lgap_bench.runtime.choices import require_choice
 from lgap_bench.runtime.pretrained import pretrained, require_finite
@@ -64,7 +64,7 @@ class PixelPrior(nn.Module):
 
     def label(self, t: Any) -> Any:
         """What the network is called with at continuous time t in [0, 1], a number or a tensor."""
-        if hasattr(self.unet, "label"):  # a network that was trained on noise levels knows its own
+        if isinstance(self.unet, edm.EDM):  # it was trained on noise levels
             return self.unet.label(t)
         if self.labels == "scaled":
             return (self.train_steps - 1) * t
@@ -116,6 +116,21 @@ def load(weights: str, labels: Labels = "scaled", memory: float | None = None, s
     prior = PixelPrior(_network(network, weights), alphas, labels, memory, size)
     require_finite(prior, weights)
     return prior
+
+
+def examine(weights: str) -> None:
+    """Raise ValueError for what `load` would refuse, by headers and configs; of a published file, by its names and shapes."""
+    from diffusers import DDPMScheduler, UNet2DModel
+
+    file = weight_files.place(weights)
+    if file.is_file():
+        return convert.check(file)
+    network, scheduler = folders(weights)
+    _alphas(DDPMScheduler.from_pretrained(scheduler).config, weights)
+    if edm.class_name(network) in (ddpmpp.CLASS_NAME, edm.CLASS_NAME):
+        _network(network, weights)  # of a few hundred megabytes
+    else:
+        examined.examine(UNet2DModel, network, weights)
 
 
 def folders(weights: str) -> tuple[Path, Path]:

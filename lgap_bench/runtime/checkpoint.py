@@ -28,12 +28,12 @@ HARMLESS: list[Any] = [
 NESTED = "state_dict"  # where training scripts keep the tensors beside their other things
 
 
-def read(file: str, key: str = "classifier.file") -> Mapping[str, Any]:
-    """What a .pt or .pth file holds, on the CPU. Raises ValueError that names the file and what it is otherwise."""
+def read(file: str, key: str = "classifier.file", device: str = "cpu") -> Mapping[str, Any]:
+    """What a .pt or .pth file holds, on the CPU, or on `meta` without its numbers. Raises ValueError that names the file and what it is otherwise."""
     path = Path(file).expanduser()
     try:
         with torch.serialization.safe_globals(HARMLESS):
-            held = torch.load(path, map_location="cpu", weights_only=True)
+            held = torch.load(path, map_location=device, weights_only=True)
     except (RuntimeError, OSError, EOFError, LookupError, TypeError, ValueError, pickle.UnpicklingError) as error:
         raise ValueError(f"{key}={file} is {_told(path, error)}: download it again") from None
     if not isinstance(held, Mapping):

@@ -49,13 +49,20 @@ def pretrained(kind: Any, folder: Path, weights: str) -> Any:
         raise ValueError(
             f"weights={weights}: {folder} is no {kind.__name__} ({_told(error)}): copy or download it again"
         ) from None
-    lacking = sorted(info["missing_keys"]) + sorted(str(key) for key in info["mismatched_keys"])
+    require_whole(
+        kind, folder, weights, sorted(info["missing_keys"]), sorted(str(key) for key in info["mismatched_keys"])
+    )
+    return model
+
+
+def require_whole(kind: Any, folder: Path, weights: str, missing: list[str], mismatched: list[str]) -> None:
+    """Raise ValueError naming the first tensor that a model's files lack, or have in another shape."""
+    lacking = [*missing, *mismatched]
     if lacking:
         raise ValueError(
-            f"weights={weights}: {folder} lacks {len(lacking)} tensors of {kind.__name__}, the first is {lacking[0]}: "
-            "copy or download it again"
+            f"weights={weights}: {folder} lacks {len(lacking)} tensors of {kind.__name__}, the first is {lacking[0]}"
+            f"{'' if missing else ', which has another shape there'}: copy or download it again"
         )
-    return model
 
 
 def _told(error: BaseException) -> str:

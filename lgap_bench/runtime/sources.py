@@ -37,6 +37,7 @@ class Source:
     Attributes:
         name: what a config says: a hub's repository, or a path below `checkpoints` or `data`; a data set's name.
         kind: how it is fetched: `hub` or one of KINDS.
+        data: whether it is a data set, or lies below `data`; else it is a model, below `checkpoints`.
         at: of that kind: an address, an id, a class, a sentence.
         size: bytes, about.
         revision, files: of the hub: which commit or branch, patterns of the files that are wanted.
@@ -49,6 +50,7 @@ class Source:
     name: str
     kind: str
     at: str
+    data: bool
     size: int
     licence: str
     needed: str
@@ -66,17 +68,25 @@ def manifest() -> Mapping[str, Source]:
     import yaml
 
     held = yaml.safe_load((CONF / "sources.yaml").read_text())
-    return {name: _source(name, entry) for part in held.values() for name, entry in part.items()}
+    return {name: _source(name, entry, part) for part in held for name, entry in held[part].items()}
 
 
-def _source(name: str, entry: Mapping[str, Any]) -> Source:
+def _source(name: str, entry: Mapping[str, Any], part: str) -> Source:
     kind = next((each for each in KINDS if each in entry), "hub")
     own = {
         key: entry[key]
         for key in ("licence", "needed", "revision", "sha256", "was", "holds", "instead")
         if key in entry
     }
-    return Source(name, kind, str(entry.get(kind, name)), entry["bytes"], files=tuple(entry.get("files", ())), **own)
+    return Source(
+        name,
+        kind,
+        str(entry.get(kind, name)),
+        part == "data",
+        entry["bytes"],
+        files=tuple(entry.get("files", ())),
+        **own,
+    )
 
 
 def of(value: str) -> Source | None:
