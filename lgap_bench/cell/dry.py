@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import inspect
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,7 +110,8 @@ def _examine(cell: Cell) -> None:
             weight_files.inspect(weights)
             module = importlib.import_module(node["_target_"].rsplit(".", 1)[0])
             if hasattr(module, "examine"):
-                module.examine(weights)
+                given = {key: node[key] for key in inspect.signature(module.examine).parameters if key in node}
+                module.examine(**given)
         if (
             isinstance(file, str)
             and file.endswith(CHECKPOINTS)

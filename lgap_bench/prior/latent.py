@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from lgap_bench.noise import Noise
+from lgap_bench.prior import single_file
 from lgap_bench.prior.resize import resized
 from lgap_bench.runtime import examined
 from lgap_bench.runtime import weights as weight_files
@@ -143,11 +144,13 @@ class LatentPrior(nn.Module):
         return a**0.5 * output + (1 - a) ** 0.5 * z
 
 
-def examine(weights: str) -> None:
+def examine(weights: str, prediction: str | None = None) -> None:
     """Raise ValueError for what `load` would refuse, by headers, configs and the tokenizer alone."""
     from diffusers import AutoencoderKL, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+    if (file := weight_files.place(weights)).is_file():
+        return single_file.check(file, prediction)
     folder = weight_files.locate(weights, weight_files.LATENT_PARTS)
     for kind, part in ((AutoencoderKL, "vae"), (UNet2DConditionModel, "unet"), (CLIPTextModel, "text_encoder")):
         examined.examine(kind, folder / part, weights)
@@ -155,24 +158,31 @@ def examine(weights: str) -> None:
     require_vocabulary(CLIPTokenizer.from_pretrained(folder / "tokenizer"), words, weights)
 
 
-def load(weights: str, memory: float | None = None) -> LatentPrior:
-    """The model in a folder with `vae`, `unet`, `text_encoder`, `tokenizer` and `scheduler`, as Stable Diffusion's.
+def load(weights: str, memory: float | None = None, prediction: str | None = None) -> LatentPrior:
+    """The model in a folder with `vae`, `unet`, `text_encoder`, `tokenizer` and `scheduler`, as Stable Diffusion's, or in one file.
 
+    `prediction`: of a single file of Stable Diffusion 2 whether it predicts `epsilon` or `v_prediction`, null for what its
+    name says; a folder says it itself.
     `memory`: GiB of activations that a purifier may hold for the exact gradient, null for all; see `purifier.memory`.
     """
     from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
     from transformers import CLIPTextModel, CLIPTokenizer
 
-    folder = weight_files.locate(weights, weight_files.LATENT_PARTS)
+    folder = weight_files.locate(single_file.folder_of(weights, prediction), weight_files.LATENT_PARTS)
     text_encoder = pretrained(CLIPTextModel, folder / "text_encoder", weights)
     tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
     require_vocabulary(tokenizer, text_encoder.config.vocab_size, weights)
+    scheduler = DDIMScheduler.from_pretrained(folder / "scheduler")
+    if prediction not in (None, scheduler.config.prediction_type):
+        raise ValueError(
+            f"prior.prediction={prediction}, and the scheduler of weights={weights} says {scheduler.config.prediction_type}: leave it null"
+        )
     prior = LatentPrior(
         pretrained(AutoencoderKL, folder / "vae", weights),
         pretrained(UNet2DConditionModel, folder / "unet", weights),
         text_encoder,
         tokenizer,
-        DDIMScheduler.from_pretrained(folder / "scheduler"),
+        scheduler,
         memory,
     )
     require_finite(prior, weights)

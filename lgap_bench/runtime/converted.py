@@ -16,17 +16,18 @@ VERSION = 1  # raised with every change of a conversion's result
 PROOF = "converted.json"  # beside the result: SHA-256 of the source and of every file
 
 
-def folder_of(name: str, write: Callable[[Path, Path], object]) -> str:
+def folder_of(name: str, write: Callable[[Path, Path], object], tag: str = "") -> str:
     """What a loader reads: `name` itself, or of a single file the folder that `write(file, folder)` makes of it.
 
-    The folder is called by the file's SHA-256, so another file under the same name is another folder.
+    The folder is called by the file's SHA-256, so another file under the same name is another folder; `tag` tells apart
+    what is made of one file in different ways.
     Raises ValueError for a file that is damaged, for a result that was changed, and where the cache cannot be written.
     """
     file = weights.place(name)
     if not file.is_file() or file.suffix not in weights.SINGLE:
         return name
     weights.inspect(name)
-    folder = sources.cache_home() / "converted" / f"{weights.sha256(file)[:24]}-{VERSION}"
+    folder = sources.cache_home() / "converted" / f"{weights.sha256(file)[:24]}-{VERSION}{tag}"
     if not folder.exists():
         _convert(name, file, folder, write)
     _check(name, folder)
