@@ -27,7 +27,7 @@ def test_every_experiment_passes_a_dry_check_at_paper_scale_without_weights(name
     assert cell.names.dataset not in ("digits", "scenes")
     text = dry(cell)
     assert text.startswith(f"{name}: ")
-    assert "data" in text.split("missing here")[1], "the paper's images are not here, and it says so"
+    assert cell.names.dataset in text.split("missing here")[1], "the paper's images are not here, and it says so"
 
 
 # AutoAttack on a purifier takes minutes even when it is cut short; it is composed above, and tests/test_autoattack.py runs it.

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -110,8 +111,8 @@ def _examine(cell: Cell) -> None:
             weight_files.inspect(weights)
             module = importlib.import_module(node["_target_"].rsplit(".", 1)[0])
             if hasattr(module, "examine"):
-                given = {key: node[key] for key in inspect.signature(module.examine).parameters if key in node}
-                module.examine(**given)
+                keys = inspect.signature(module.examine).parameters
+                _examined(module.examine, tuple((key, node[key]) for key in keys if key in node), _stamp(weights))
         if (
             isinstance(file, str)
             and file.endswith(CHECKPOINTS)
@@ -122,6 +123,19 @@ def _examine(cell: Cell) -> None:
 
             seen.add(file)
             checkpoint.read(file, device="meta")
+
+
+def _stamp(weights: str) -> tuple[tuple[str, int, int], ...]:
+    """A model's files as they are now."""
+    path = weight_files.place(weights)
+    found = weight_files.files(path) if path.is_dir() else [path]
+    return tuple((str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in found)
+
+
+@functools.lru_cache(maxsize=256)
+def _examined(examine: Callable[..., None], given: tuple[tuple[str, Any], ...], stamp: object) -> None:
+    """Once for all cells of a process, as long as the files stay as they are (`stamp`); a refusal is raised each time."""
+    examine(**dict(given))
 
 
 def _parts(node: Any) -> Iterator[dict[str, Any]]:

@@ -20,6 +20,8 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from lgap_bench.runtime import header
+
 CLASS_NAME = "DDPMpp"  # in config.json, where diffusers writes the name of its class
 # Not diffusers' file name: its loader would read it into a network of another shape and fill the rest with random numbers.
 WEIGHTS = "ddpmpp.safetensors"
@@ -186,6 +188,20 @@ def frequencies(labels: Tensor, width: int) -> Tensor:
 def from_folder(folder: Path | str) -> DDPMpp:
     """The network that `save` wrote. ValueError in one line for anything else: other classes, other or missing tensors."""
     return fill_from(Path(folder), CLASS_NAME)
+
+
+def check(folder: Path) -> None:
+    """Raise ValueError if `from_folder`, of this class or EDM's, would refuse the folder, by its header alone."""
+    config = json.loads((folder / "config.json").read_text())
+    name = config.pop("_class_name", None)
+    with torch.device("meta"):
+        own = {key: tuple(value.shape) for key, value in DDPMpp(**config).state_dict().items()}
+    held = {key: entry.shape for key, entry in header.read(folder / WEIGHTS).items()}
+    wrong = sorted(key for key in own.keys() | held.keys() if own.get(key) != held.get(key))
+    if wrong:
+        raise ValueError(
+            f"{folder} is no {name} network (its {wrong[0]} is missing, unknown or of another shape): convert it again"
+        )
 
 
 def fill_from(folder: Path, class_name: str) -> DDPMpp:

@@ -74,5 +74,8 @@ def from_folder(folder: Path | str) -> EDM:
 
 def class_name(folder: Path) -> str | None:
     """What a network's config.json says it is."""
-    name = json.loads((folder / "config.json").read_text()).get("_class_name")
+    try:
+        name = json.loads((folder / "config.json").read_text()).get("_class_name")
+    except (OSError, ValueError, AttributeError):
+        return None  # whoever reads the folder says what is wrong with it
     return str(name) if name else None

@@ -128,7 +128,7 @@ def examine(weights: str) -> None:
     network, scheduler = folders(weights)
     _alphas(DDPMScheduler.from_pretrained(scheduler).config, weights)
     if edm.class_name(network) in (ddpmpp.CLASS_NAME, edm.CLASS_NAME):
-        _network(network, weights)  # of a few hundred megabytes
+        ddpmpp.check(network)
     else:
         examined.examine(UNet2DModel, network, weights)
 
