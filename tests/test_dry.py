@@ -29,6 +29,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.mark.slow
 def test_every_experiment_passes_at_paper_scale_with_the_models_true_sizes(models: Path) -> None:
     """Only RobustBench's files and the images are missing then, and named."""
     taken = sum(file.stat().st_blocks * 512 for file in models.rglob("*.safetensors"))

@@ -206,3 +206,51 @@ def test_a_folder_of_the_old_name_below_checkpoints_keeps_working(tmp_path):
     (tmp_path / "score_sde_cifar10").mkdir()
     pixel = resolved(["experiment=coup/table1/coup_apgd", f"checkpoints={tmp_path}"]).purifier["prior"]["weights"]
     assert pixel == str(tmp_path / "score_sde_cifar10")
+
+
+def test_latent_diffusions_own_text_model_is_read_and_asked_as_its_pipeline_does(latent_folder, tmp_path):
+    """`CompVis/ldm-text2im-large-256` in small: `bert` and `vqvae`, tensors in .bin as it has them."""
+    from diffusers.pipelines.latent_diffusion.pipeline_latent_diffusion import LDMBertConfig, LDMBertModel
+    from transformers import BertTokenizer
+
+    folder = tmp_path / "ldm"
+    shutil.copytree(latent_folder, folder)
+    shutil.move(folder / "vae", folder / "vqvae")
+    for part in ("text_encoder", "tokenizer"):
+        shutil.rmtree(folder / part)
+    words = {word: k for k, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "cat", "dog"])}
+    BertTokenizer(vocab=words, model_max_length=77).save_pretrained(folder / "tokenizer")
+    width = json.loads((folder / "unet" / "config.json").read_text())["cross_attention_dim"]
+    torch.manual_seed(0)
+    config = LDMBertConfig(len(words), 77, 2, 64, 2, 16, d_model=width)
+    bert = LDMBertModel(config).eval()
+    (folder / "bert").mkdir()
+    config.save_pretrained(folder / "bert")
+    torch.save(bert.state_dict(), folder / "bert" / "pytorch_model.bin")
+    weights.inspect(str(folder))
+    latent.examine(str(folder))
+    prior = latent.load(str(folder))
+    tokens = torch.tensor([[2, 5, 6, 3] + [0] * 73])
+    assert torch.equal(prior.embed(["a cat"]), bert(tokens)[0].detach())
+    shutil.rmtree(folder / "vqvae")
+    for call in (weights.inspect, latent.load, latent.examine):
+        with pytest.raises(ValueError, match=r"no \*\.safetensors in .*vqvae"):
+            call(str(folder))
+
+
+def test_a_pixel_prior_that_lies_flat_is_the_one_in_folders(tmp_path):
+    """`google/ddpm-cifar10-32`: the network's files and the scheduler's config side by side."""
+    from lgap_bench.prior import pixel
+
+    source, flat = weights.ZOO / "digits" / "pixel", tmp_path / "flat"
+    flat.mkdir()
+    for file in [*(source / "unet").iterdir(), *(source / "scheduler").iterdir()]:
+        shutil.copy(file, flat / file.name)
+    expected = pixel.load(str(source))
+    pixel.examine(str(flat))
+    got = pixel.load(str(flat), labels="floor")
+    assert all(torch.equal(tensor, expected.state_dict()[name]) for name, tensor in got.state_dict().items())
+    assert (got.label(0.1), got.alpha(99)) == (100, expected.alpha(99))
+    (flat / "scheduler_config.json").unlink()
+    with pytest.raises(ValueError, match=r"no \*\.safetensors in .*unet"):
+        pixel.load(str(flat))

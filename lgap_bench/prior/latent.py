@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -144,18 +145,40 @@ class LatentPrior(nn.Module):
         return a**0.5 * output + (1 - a) ** 0.5 * z
 
 
+@dataclass(frozen=True)
+class Layout:
+    """What a folder's parts are called, and the classes of its text model and tokenizer."""
+
+    parts: dict[str, str]
+    vae: str
+    text: str
+    model: Any
+    words: Any
+
+
+def layout(folder: Path) -> Layout:
+    """Stable Diffusion's, or that of latent diffusion's own text-to-image model (`CompVis/ldm-text2im-large-256`)."""
+    from transformers import BertTokenizer, CLIPTextModel, CLIPTokenizer
+
+    if not (folder / "bert").is_dir():
+        return Layout(weight_files.LATENT_PARTS, "vae", "text_encoder", CLIPTextModel, CLIPTokenizer)
+    from diffusers.pipelines.latent_diffusion.pipeline_latent_diffusion import LDMBertModel
+
+    return Layout(weight_files.LDM_PARTS, "vqvae", "bert", LDMBertModel, BertTokenizer)
+
+
 def examine(weights: str, prediction: str | None = None) -> None:
     """Raise ValueError for what `load` would refuse, by headers, configs and the tokenizer alone."""
     from diffusers import AutoencoderKL, UNet2DConditionModel
-    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
     if (file := weight_files.place(weights)).is_file():
         return single_file.check(file, prediction)
-    folder = weight_files.locate(weights, weight_files.LATENT_PARTS)
-    for kind, part in ((AutoencoderKL, "vae"), (UNet2DConditionModel, "unet"), (CLIPTextModel, "text_encoder")):
+    found = layout(weight_files.locate(weights))
+    folder = weight_files.locate(weights, found.parts)
+    for kind, part in ((AutoencoderKL, found.vae), (UNet2DConditionModel, "unet"), (found.model, found.text)):
         examined.examine(kind, folder / part, weights)
-    words = CLIPTextConfig.from_pretrained(folder / "text_encoder").vocab_size
-    require_vocabulary(CLIPTokenizer.from_pretrained(folder / "tokenizer"), words, weights)
+    words = found.model.config_class.from_pretrained(folder / found.text).vocab_size
+    require_vocabulary(found.words.from_pretrained(folder / "tokenizer"), words, weights)
 
 
 def load(weights: str, memory: float | None = None, prediction: str | None = None) -> LatentPrior:
@@ -166,11 +189,12 @@ def load(weights: str, memory: float | None = None, prediction: str | None = Non
     `memory`: GiB of activations that a purifier may hold for the exact gradient, null for all; see `purifier.memory`.
     """
     from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
-    from transformers import CLIPTextModel, CLIPTokenizer
 
-    folder = weight_files.locate(single_file.folder_of(weights, prediction), weight_files.LATENT_PARTS)
-    text_encoder = pretrained(CLIPTextModel, folder / "text_encoder", weights)
-    tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
+    made = single_file.folder_of(weights, prediction)
+    found = layout(weight_files.locate(made))
+    folder = weight_files.locate(made, found.parts)
+    text_encoder = pretrained(found.model, folder / found.text, weights)
+    tokenizer = found.words.from_pretrained(folder / "tokenizer")
     require_vocabulary(tokenizer, text_encoder.config.vocab_size, weights)
     scheduler = DDIMScheduler.from_pretrained(folder / "scheduler")
     if prediction not in (None, scheduler.config.prediction_type):
@@ -178,7 +202,7 @@ def load(weights: str, memory: float | None = None, prediction: str | None = Non
             f"prior.prediction={prediction}, and the scheduler of weights={weights} says {scheduler.config.prediction_type}: leave it null"
         )
     prior = LatentPrior(
-        pretrained(AutoencoderKL, folder / "vae", weights),
+        pretrained(AutoencoderKL, folder / found.vae, weights),
         pretrained(UNet2DConditionModel, folder / "unet", weights),
         text_encoder,
         tokenizer,

@@ -23,9 +23,7 @@ def examine(kind: Any, folder: Path, weights: str) -> None:
     """Raise ValueError if `pretrained(kind, folder, weights)` would: a tensor that is missing or of another shape, a bad config."""
     held = shapes(folder, weights)
     try:
-        missing, mismatched = (_diffusers if kind.__module__.startswith("diffusers.") else _transformers)(
-            kind, folder, held
-        )
+        missing, mismatched = (_diffusers if hasattr(kind, "from_config") else _transformers)(kind, folder, held)
     except (OSError, TypeError, RuntimeError, ValueError, LookupError, AttributeError) as error:
         reason = " ".join(str(error).split())[:300]
         raise ValueError(
