@@ -296,3 +296,27 @@ def test_a_cell_runs_offline_with_every_socket_refused(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "a socket was opened" not in done.stderr + done.stdout
     assert list((tmp_path / "out" / "wandb").rglob("offline-run-*")), "Weights & Biases keeps its run in files"
+
+
+@pytest.mark.parametrize(
+    "words, thing",
+    [
+        (["experiment=lgap/table1/raw"], "robustbench/cifar10/Linf/Standard.pt"),
+        (["experiment=coup/table1/coup_apgd"], "score_sde/checkpoint_8.pth"),
+        (["experiment=conditioned_denoising/transfer/to_other"], "openai/clip-vit-"),
+        (["experiment=lgap/table1/lgap", "classifier=digits/standard"], "CompVis/stable-diffusion-v1-4"),
+    ],
+)
+def test_a_cell_without_its_model_names_it_where_it_was_looked_for_and_the_command(
+    words, thing, tmp_path: Path
+) -> None:
+    (tmp_path / "data").mkdir()
+    for file in ("instances_val2017.json", "captions_val2017.json"):
+        (tmp_path / "data" / "coco" / "annotations").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "data" / "coco" / "annotations" / file).write_text("{}")
+    done = called("run", *words, f"outputs={tmp_path}/out", f"data={tmp_path}/data", f"checkpoints={tmp_path}/models")
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "looked for" in done.stderr
+    assert f"lgap-bench fetch {thing}" in done.stderr
+    assert f"checkpoints={tmp_path}/models" in done.stderr or thing[0].isupper() or thing.startswith("openai")
