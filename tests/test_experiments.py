@@ -112,7 +112,7 @@ def test_a_folder_of_experiments_sweeps_and_the_scale_follows_the_data_set(tmp_p
     refused = called("run", "experiment=lgap/table1/lgap", f"outputs={tmp_path}")
     assert refused.returncode == 1
     assert refused.stderr.count("\n") == 1
-    assert "checkpoints/" in refused.stderr
+    assert "lgap-bench fetch" in refused.stderr
 
 
 def test_a_sweep_over_a_folder_that_does_not_exist_is_one_line(tmp_path):
