@@ -12,12 +12,13 @@ PYTHONS ?= python3.11 python3.12 python3.13
 
 SCENES := $(addprefix scenes-,clip detr yolos superpoint blip inpaint)
 
-.PHONY: help install demo tables times test test-fast test-slurm lint bench lock zoo zoo-scenes zoo-figures wheel wheel-test reference clean
+.PHONY: help install demo fetch tables times test test-fast test-slurm lint bench lock zoo zoo-scenes zoo-figures wheel wheel-test reference clean
 
 help:
 	@echo "make demo   LGAP against ever better attackers, in miniature (about two minutes after the install)"
 	@echo "make tables PAPER=lgap   every table of a paper, in miniature (lgap: a quarter of an hour, coup: 45 minutes, N=16 for half)"
 	@echo "                         SCALE=paper  LAUNCHER=slurm  SLOW=1 for the rows that take hours"
+	@echo "make fetch TABLE=lgap/1   the models and data of a table at paper scale: from where, how large; fetched once"
 	@echo "make test   the test suite        make lint   ruff, mypy and the layers of imports"
 	@echo "make test-slurm  sweeps on a real SLURM, which is brought up for it (ten minutes; skipped where none is installed)"
 	@echo "make test-fast   the same without what takes more than ten seconds"
@@ -46,6 +47,10 @@ demo: install
 tables: install
 	$(BIN)/lgap-bench tables $(PAPER) $(if $(filter miniature,$(SCALE)),dataset=$(if $(filter conditioned_denoising%,$(PAPER)),scenes,digits)) $(if $(SLOW),slow=true) \
 	  $(if $(N),n=$(N)) hydra/launcher=$(LAUNCHER) outputs=$(OUTPUTS) $(WORDS)
+
+# What a paper's table (or all tables of a paper, TABLE=lgap) needs at its own scale; WORDS=offline=true lists it alone.
+fetch: install
+	$(BIN)/lgap-bench fetch $(or $(TABLE),$(PAPER)) $(WORDS)
 
 # COUP's table 4 is seconds, not robustness: alone on the machine, so not among the others.
 times: install

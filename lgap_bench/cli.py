@@ -1,4 +1,4 @@
-"""The command `lgap-bench`: `run` (the Hydra app), `tables`, `status`, `report`, `eval`, `demo`. Errors are one line; heavy imports are lazy."""
+"""The command `lgap-bench`: `run` (the Hydra app), `tables`, `fetch`, `status`, `report`, `eval`, `demo`. Errors are one line; heavy imports are lazy."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ USAGE = """lgap-bench: how robust is a classifier behind an adversarial purifier
 
   lgap-bench run [group=name ...] [key=value ...]    measure one cell (or -m to sweep): see `lgap-bench run --help`
   lgap-bench tables lgap [dataset=digits] [slow=true]    measure all that a paper's tables need, and print them
+  lgap-bench fetch lgap/1 [or the words of run]      the models and data that these need: what, from where, how large; fetched once
   lgap-bench status [sweep] [--watch] [--list]       a sweep's cells: done, running, waiting, failed
   lgap-bench report [--outputs DIR] [--csv FILE] [--markdown]    one table of all records, seeds merged
   lgap-bench report table=coup/1 [dataset=digits]    a paper's table, published beside measured
@@ -23,7 +24,7 @@ USAGE = """lgap-bench: how robust is a classifier behind an adversarial purifier
   lgap-bench --version
 """
 COMPLETION = {"-sc", "--shell-completion", "--shell_completion"}
-HYDRAS = ("run", "tables")  # commands that take Hydra's words
+HYDRAS = ("run", "tables", "fetch")  # commands that take Hydra's words
 
 
 def main() -> None:
@@ -90,6 +91,12 @@ def _tables() -> None:
     tables(app)
 
 
+def _fetch() -> None:
+    from lgap_bench.sweep.fetch import main as fetch
+
+    fetch()
+
+
 def _status() -> None:
     from lgap_bench.sweep.watch import main as status
 
@@ -123,6 +130,7 @@ def _demo() -> None:
 _COMMANDS: dict[str, Callable[[], None]] = {
     "run": _run,
     "tables": _tables,
+    "fetch": _fetch,
     "status": _status,
     "report": _report,
     "sync": _sync,

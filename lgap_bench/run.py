@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 
 from lgap_bench import CONF
 from lgap_bench.cell.config import resolve
-from lgap_bench.cell.dry import dry
+from lgap_bench.cell.dry import checked
 from lgap_bench.cell.form import CHDIR, check_overrides, with_home
 from lgap_bench.logger.base import Logger
 from lgap_bench.logger.configured import configured
@@ -23,6 +23,7 @@ from lgap_bench.measure import export_cell, run_cell
 from lgap_bench.record import Record
 from lgap_bench.report.screen import not_whole, one_screen, rescored
 from lgap_bench.runtime.errors import Refused, is_user_error, one_line_errors
+from lgap_bench.runtime.offline import stay_offline
 from lgap_bench.sweep import command
 from lgap_bench.sweep.job import Outcome, tracked
 
@@ -49,10 +50,11 @@ def cell(cfg: DictConfig, *more: Logger) -> tuple[Record | None, str]:
     own = HydraConfig.get()
     if own.job.chdir:
         raise ValueError(CHDIR)
+    if cfg.offline:
+        stay_offline()
     choices, loggers = own.runtime.choices, configured(cfg.logger, more)
     if cfg.dry:
-        print(text := dry(resolve(cfg, choices)))
-        return None, text
+        return None, checked(resolve(cfg, choices), alone=own.mode != RunMode.MULTIRUN)
     try:
         record = run_cell(cfg, choices, own.overrides.task, loggers)
         again = export_cell(cfg, choices, record) if cfg.export and record.complete else None

@@ -41,6 +41,7 @@ TITLES = {
     "threat": "how far the attacker may move an image",
     "view": "what the attacker may differentiate",
     "attack": "the attacker's algorithm",
+    "precision": "what the networks compute in; each file sets keys of the cell itself",
     "logger": "who is told how a cell goes",
     "hydra/launcher": "where the jobs of a sweep (`-m`) run; `basic`, which is Hydra's own, does one after the other",
     "hydra/sweeper": "how the jobs of a sweep are made; there is nothing to choose here",

@@ -10,8 +10,12 @@ from lgap_bench import CONF
 from lgap_bench.cell.check import check
 from lgap_bench.cell.compose import resolved
 
-FILES = sorted(p.relative_to(CONF).with_suffix("") for p in Path(CONF).rglob("*.yaml") if p.name != "config.yaml")
-# A table is no group: it is the report's. Hydra's own groups build no part of a cell: tests/test_sweep.py has them.
+FILES = sorted(
+    p.relative_to(CONF).with_suffix("")
+    for p in Path(CONF).rglob("*.yaml")
+    if p.name not in ("config.yaml", "sources.yaml")
+)
+# A table is no group: it is the report's. So is the list of sources: it is fetch's. Hydra's own groups build no part of a cell: tests/test_sweep.py has them.
 GROUPS = [file for file in FILES if file.parts[0] not in ("table", "hydra")]
 # Choices that make no sense beside the default cell (LGAP under BPDA) stand here with what they need.
 COMPANIONS = {"purifier/none": ["attack=pgd"], "purifier/downsample": ["attack=pgd"], "view/none": ["attack=none"],
@@ -27,6 +31,7 @@ COMPANIONS = {"purifier/none": ["attack=pgd"], "purifier/downsample": ["attack=p
               ("digits", "scenes", "cifar10", "cifar100", "imagenet")}, **{f"subset/{d}/{s}": [f"dataset={d}", *more]
               for d, more in (("cifar10", []), ("cifar100", ["train=cifar100/adp"]))
               for s in ("coup_512", "diffpure_8x64", "salt_pepper_500")}}  # fmt: skip
+COMPANIONS |= {f"prior/cifar10/{name}": ["dataset=cifar10", "purifier=coup"] for name in ("ddpm", "edm")}
 COMPANIONS |= {
     f"subset/{d}/{s}": [f"dataset={d}"]
     for d in ("coco", "scenes")

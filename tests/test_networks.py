@@ -211,8 +211,7 @@ def converted(kind, tmp_path, monkeypatch):
     """Run the command on the golden weights; returns the folder."""
     weights, file, folder = state(kind), tmp_path / "checkpoint.pth", tmp_path / "out"
     torch.save(training_state(weights) if kind == "ncsnpp" else weights, file)
-    command = "score_sde" if kind == "ncsnpp" else "adm"
-    monkeypatch.setattr("sys.argv", ["convert", command, str(file), str(folder)])
+    monkeypatch.setattr("sys.argv", ["convert", str(file), str(folder)])
     convert.main()
     return folder
 
@@ -234,9 +233,9 @@ def test_command_writes_a_folder_that_gives_the_originals_numbers(kind, tmp_path
 def test_command_refuses_a_folder_that_exists_and_a_wrong_file_and_leaves_nothing(tmp_path, monkeypatch, tiny):
     converted("adm", tmp_path, monkeypatch)
     with pytest.raises(ValueError, match="exists already"):
-        convert.write("adm", tmp_path / "checkpoint.pth", tmp_path / "out")
+        convert.write(tmp_path / "checkpoint.pth", tmp_path / "out")
     with pytest.raises(ValueError, match=r"checkpoint\.pth: a Score SDE checkpoint holds") as error:
-        convert.write("score_sde", tmp_path / "checkpoint.pth", tmp_path / "other")
+        convert.write(tmp_path / "checkpoint.pth", tmp_path / "other", "score_sde")
     refused(error)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint.pth", "out"]
 
@@ -283,7 +282,7 @@ def spoil(folder, how):
 def test_ddpmpp_folder_that_is_not_whole_is_refused_in_one_line(how, tmp_path):
     network("ncsnpp").save(tmp_path)
     spoil(tmp_path, how)
-    with pytest.raises(ValueError, match=r"is no DDPM\+\+ network.*convert score_sde") as error:
+    with pytest.raises(ValueError, match=r"is no DDPM\+\+ network.*prior.convert FILE") as error:
         from_folder(tmp_path)
     refused(error)
 

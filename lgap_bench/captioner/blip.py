@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lgap_bench.noise import Noise
+from lgap_bench.runtime import examined
 from lgap_bench.runtime import weights as weight_files
 from lgap_bench.runtime.pretrained import pretrained, require_finite, require_vocabulary
 
@@ -113,6 +114,16 @@ def _size(size: Any) -> tuple[int, int]:
     if not all(isinstance(edge, int) and edge > 0 for edge in edges):
         raise ValueError(f"captioner: its image processor's size={size} is no size: write height and width")
     return edges[0], edges[1]
+
+
+def examine(weights: str) -> None:
+    """Raise ValueError for what `load` would refuse, by headers, configs and the tokenizer alone."""
+    from transformers import BlipConfig, BlipForConditionalGeneration, BlipProcessor
+
+    folder = weight_files.locate(weights)
+    examined.examine(BlipForConditionalGeneration, folder, weights)
+    words = BlipConfig.from_pretrained(folder).text_config.vocab_size
+    require_vocabulary(BlipProcessor.from_pretrained(folder).tokenizer, words, weights, lacking=SPECIAL)
 
 
 def load(

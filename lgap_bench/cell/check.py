@@ -14,6 +14,7 @@ from lgap_bench.cell.values import ABOUT, check_limits, fraction
 from lgap_bench.dataset import rule
 from lgap_bench.dataset.subset import entries
 from lgap_bench.prior.timesteps import timesteps
+from lgap_bench.runtime import sources
 from lgap_bench.runtime import weights as weight_files
 
 
@@ -151,14 +152,15 @@ def _check_synonyms(cell: Cell) -> None:
 def require_files(cell: Cell) -> None:
     """Raise ValueError for weights that are missing or damaged, and for files and packages that are not there."""
     require_package(cell)
-    used = {key: getattr(cell, key) for key in ("attack", "dataset", "classifier", "purifier")}
+    used = {key: getattr(cell, key) for key in ("attack", "dataset", "classifier", "purifier", "view")}
     for path in paths(used, "weights"):
         weight_files.inspect(path)
     if cell.clip:
         _require_clip(cell.clip)
     for path in paths(used, "file"):
         if not Path(path).expanduser().is_file():
-            raise ValueError(f"file={path} does not exist: give the path of an existing file")
+            mend = sources.mend(path) if sources.of(path) else "give the path of an existing file"
+            raise ValueError(f"file={path} does not exist (looked for {Path(path).expanduser().absolute()}): {mend}")
 
 
 def _require_clip(folder: str) -> None:

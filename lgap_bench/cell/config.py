@@ -14,6 +14,7 @@ from lgap_bench.cell.about import about, check_about
 from lgap_bench.cell.form import check_given, check_groups, check_paths, check_targets, outputs_folder
 from lgap_bench.cell.roles import check_roles
 from lgap_bench.cell.values import ABOUT, check_limits
+from lgap_bench.runtime.sources import at_home
 
 Config = dict[str, Any]  # one part's settings as composed: its own keys, and `_about_`
 GROUPS = ("dataset", "classifier", "purifier", "attack", "view", "threat")
@@ -149,6 +150,7 @@ def resolve(cfg: DictConfig, choices: Mapping[str, str]) -> Cell:
     _check_inner_parts(plain)
     check_targets({key: part for key, part in plain.items() if key != "hydra"})
     check_paths(plain)
+    plain = _at_home(plain, str(plain["checkpoints"]))
     parts: dict[str, Any] = {group: plain.pop(group) for group in GROUPS}
     # A stage without code is the choice `none`.
     stages: dict[str, Any] = {stage: _if_built(plain.pop(stage)) for stage in STAGES}
@@ -169,6 +171,18 @@ def _container(cfg: DictConfig, resolve: bool = True) -> dict[str, Any]:
     plain = OmegaConf.to_container(cfg, resolve=resolve)
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items()}
+
+
+def _at_home(node: Any, checkpoints: str) -> Any:
+    """A config whose weights are the folders that a user already has below `checkpoints`, under the names they had before."""
+    if isinstance(node, dict):
+        return {
+            key: at_home(child, checkpoints)
+            if key == "weights" and isinstance(child, str)
+            else _at_home(child, checkpoints)
+            for key, child in node.items()
+        }
+    return [_at_home(child, checkpoints) for child in node] if isinstance(node, list) else node
 
 
 def _if_built(recipe: Config) -> Config | None:

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lgap_bench.runtime import examined
 from lgap_bench.runtime import weights as weight_files
 from lgap_bench.runtime.pixels import Pixels
 from lgap_bench.runtime.pretrained import caption_length, pretrained, require_finite, require_vocabulary
@@ -62,6 +63,17 @@ def _embedded(model: Any, tokenizer: Any, sentences: list[str]) -> Tensor:
         raise ValueError(f"classifier.template: {longest!r} is longer than CLIP's {length} tokens: shorten it")
     given = {"input_ids": words.input_ids, "attention_mask": words.attention_mask}
     return F.normalize(model.get_text_features(**given).pooler_output, dim=-1)
+
+
+def examine(weights: str) -> None:
+    """Raise ValueError for what `load` would refuse, by headers, configs and the tokenizer alone."""
+    from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTokenizer
+
+    folder = weight_files.locate(weights, TOKENIZER)
+    examined.examine(CLIPModel, folder, weights)
+    words = CLIPConfig.from_pretrained(folder).text_config.vocab_size
+    require_vocabulary(CLIPTokenizer.from_pretrained(folder), words, weights)
+    CLIPImageProcessor.from_pretrained(folder)
 
 
 def load(weights: str, classes: Sequence[str], template: str = "a photo of a {label}") -> Clip:

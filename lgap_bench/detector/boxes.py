@@ -13,6 +13,7 @@ from torch import Tensor
 from lgap_bench.detector import masks, odds
 from lgap_bench.detector.base import Detector, Found, require_names
 from lgap_bench.noise import Noise
+from lgap_bench.runtime import examined
 from lgap_bench.runtime import weights as weight_files
 from lgap_bench.runtime.pixels import Pixels
 from lgap_bench.runtime.pretrained import pretrained, require_finite
@@ -135,6 +136,18 @@ def load(
     if classes is not None:
         require_names(detector, classes)
     return detector
+
+
+def examine(weights: str) -> None:
+    """Raise ValueError for what `load` would refuse, by headers and configs alone."""
+    import transformers
+
+    folder = weight_files.locate(weights)
+    kind = _kind(folder, weights)
+    if kind not in KINDS:
+        raise ValueError(f"weights={weights}: model_type={kind} is no detector known here: use {', '.join(KINDS)}")
+    examined.examine(getattr(transformers, KINDS[kind][0]), folder, weights)
+    getattr(transformers, KINDS[kind][1]).from_pretrained(folder)
 
 
 def _kind(folder: Path, weights: str) -> str:

@@ -17,6 +17,7 @@ from torch import Tensor
 from lgap_bench.detector import masks, odds
 from lgap_bench.detector.base import Detector, Found
 from lgap_bench.noise import Noise
+from lgap_bench.runtime import examined
 from lgap_bench.runtime import weights as weight_files
 from lgap_bench.runtime.pixels import Pixels
 from lgap_bench.runtime.pretrained import pretrained, require_finite
@@ -119,6 +120,15 @@ def mixture(points: NDArray[np.float64], most: int) -> Mixture:
     assert best is not None  # k = 1 always fits
     order = np.argsort(-best.weights_, kind="stable")
     return best.weights_[order], best.means_[order], best.covariances_[order]
+
+
+def examine(weights: str) -> None:
+    """Raise ValueError for what `load` would refuse, by headers and configs alone."""
+    from transformers import SuperPointForKeypointDetection, SuperPointImageProcessor
+
+    folder = weight_files.locate(weights)
+    examined.examine(SuperPointForKeypointDetection, folder, weights)
+    SuperPointImageProcessor.from_pretrained(folder)
 
 
 def load(weights: str, keypoints: int = 128, components: int = 5, dilation: int = 0) -> SuperPoint:

@@ -10,7 +10,7 @@ from typing import Any
 from lgap_bench.cell.about import without
 
 PLACES = ("outputs", "data", "checkpoints")  # top-level keys that are folders of this machine and nothing else
-CONTROL = ("dry",)  # says nothing of a cell that was measured
+CONTROL = ("dry", "offline")  # says nothing of a cell that was measured
 PATH_KEYS = ("weights", "file", "root", "clip", "purified", "folder", "path")  # hold paths wherever they stand
 EMBEDDED = "embedded:"  # weights that come with the package: a name, no place
 # `/a/b/c`, `~/a/b`, `C:\\a\\b` inside a text, from its first folder to before its last part; not 8/255, not https://x/y.

@@ -82,7 +82,7 @@ def evaluate(
         "_about_": {"evaluated": len(x), "shape": list(x.shape[1:]), "sizes": {"test": len(x)}},
     }
     settings = {"n": len(x), "seed": seed, "score_draws": score_draws, "max_rows": max_rows, "device": device}
-    words = [*BASE, f"threat=digits/{norm}", *(f"{key}={value}" for key, value in settings.items())]
+    words = [*BASE, f"threat={norm}", *(f"{key}={value}" for key, value in settings.items())]
 
     def compose(more: Sequence[str]) -> tuple[DictConfig, dict[str, str]]:
         try:

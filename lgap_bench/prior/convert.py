@@ -1,10 +1,13 @@
-"""Convert the papers' checkpoints once to a folder that `lgap_bench.prior.pixel.load` reads:
+"""Published checkpoints of pixel priors, converted once to a folder that `lgap_bench.prior.pixel.load` reads.
 
-    python -m lgap_bench.prior.convert score_sde checkpoint_8.pth FOLDER    Score SDE's CIFAR-10 DDPM++ (its EMA weights)
-    python -m lgap_bench.prior.convert adm 256x256_diffusion_uncond.pt FOLDER    OpenAI's unconditional ImageNet model
+A prior whose `weights` are such a file is converted into the user's cache by itself. By hand:
 
-Files are read with `weights_only=True`, so nothing in them is executed. Every tensor of the checkpoint has to be one of the
-network's, of its shape, and every tensor of the network has to be in the checkpoint.
+    python -m lgap_bench.prior.convert checkpoint_8.pth FOLDER    Score SDE's CIFAR-10 DDPM++ (its EMA weights)
+    python -m lgap_bench.prior.convert 256x256_diffusion_uncond.pt FOLDER    OpenAI's unconditional ImageNet model
+    python -m lgap_bench.prior.convert edm-cifar10-32x32-uncond-vp.pkl FOLDER    EDM's CIFAR-10 model (its EMA weights)
+
+Nothing in a file is executed: `.pt` and `.pth` are read with `weights_only=True`, `.pkl` by a reader with a list of its own.
+Every tensor of the checkpoint has to be one of the network's, of its shape, and the other way round.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,8 +23,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lgap_bench.prior import edm as karras
 from lgap_bench.prior.ddpmpp import DDPMpp
-from lgap_bench.prior.names import Names, adm_names, score_sde_names
+from lgap_bench.prior.names import Names, adm_names, edm_names, score_sde_names
+from lgap_bench.runtime import persistent
 from lgap_bench.runtime.errors import one_line_errors
 
 # Score SDE's vp/cifar10_ddpmpp_deep_continuous: 106,632,579 parameters.
@@ -28,6 +34,14 @@ DDPMPP_DEEP: dict[str, Any] = {
     "nf": 128,
     "ch_mult": (1, 2, 2, 2),
     "num_res_blocks": 8,
+    "attn_resolutions": (16,),
+    "image_size": 32,
+}
+# EDM's edm-cifar10-32x32-uncond-vp.pkl, which is DDPM++ in other widths.
+EDM_CIFAR: dict[str, Any] = {
+    "nf": 128,
+    "ch_mult": (2, 2, 2),
+    "num_res_blocks": 4,
     "attn_resolutions": (16,),
     "image_size": 32,
 }
@@ -57,8 +71,14 @@ def read(file: Path | str) -> Any:
     """What a PyTorch checkpoint holds, on the CPU, without running code from it. ValueError in one line if it is none."""
     if not Path(file).is_file():
         raise ValueError(f"{file} is no file: give the downloaded checkpoint")
+    if Path(file).suffix == ".pkl":
+        try:
+            return persistent.read(Path(file))
+        except ValueError as error:
+            raise ValueError(f"{file} is no EDM pickle ({error}): download it again") from None
     try:
-        return torch.load(file, map_location="cpu", weights_only=True)
+        # Mapped, so that an optimizer's state that nobody asks for is never read.
+        return torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
     except Exception as error:  # bad zip, bad pickle, a class that is not on the allow-list: all mean a wrong file
         # torch's own sentence is left out: it advises to load the file unsafely
         raise ValueError(
@@ -99,6 +119,42 @@ def adm(checkpoint: Any, net: Any) -> Any:
         ValueError: for other names or other shapes, for instance of a class-conditional model.
     """
     return _load(_tensors(checkpoint), net, adm_names(net))
+
+
+def edm(checkpoint: Any, net: DDPMpp) -> karras.EDM:
+    """Load the EMA network of an EDM pickle, as `persistent.read` holds it, into net (may be on the meta device).
+
+    Raises:
+        ValueError: for another class of network or preconditioning, a class-conditional one, other names or shapes.
+    """
+    outer = checkpoint.get("ema") if isinstance(checkpoint, Mapping) else None
+    inner = (outer.state.get("_modules") or {}).get("model") if isinstance(outer, persistent.Held) else None
+    if not isinstance(outer, persistent.Held) or not isinstance(inner, persistent.Held):
+        raise ValueError(f"an EDM pickle holds a network under ema; this file holds {_summary(checkpoint)}")
+    if (outer.class_name, inner.class_name) != ("EDMPrecond", "SongUNet"):
+        raise ValueError(
+            f"it holds {inner.class_name} in {outer.class_name}, not SongUNet in EDMPrecond: is it another model?"
+        )
+    if outer.state.get("sigma_data", karras.SIGMA_DATA) != karras.SIGMA_DATA or outer.state.get("label_dim"):
+        raise ValueError("it was trained with class labels or another sigma_data: give the unconditional model")
+    # Filters of resampling are constants, and augmentation labels are zero outside training.
+    left_out = ("resample_filter", "map_augment.weight")
+    state = {name: tensor for name, tensor in persistent.tensors(inner) if not name.endswith(left_out)}
+    return karras.EDM(_load(state, net, edm_names(net)))
+
+
+def kind_of(checkpoint: Any) -> str:
+    """Which of the three a file's content is: `score_sde`, `adm` or `edm`. Raises ValueError if it is none."""
+    if isinstance(checkpoint, Mapping):
+        if isinstance(checkpoint.get("ema"), persistent.Held):
+            return "edm"
+        if {"model", "ema"} <= checkpoint.keys():
+            return "score_sde"
+        if any(str(name).startswith("input_blocks.") for name in checkpoint):
+            return "adm"
+    raise ValueError(
+        f"it is no training state of Score SDE, state dict of guided diffusion or pickle of EDM: it holds {_summary(checkpoint)}"
+    )
 
 
 def _load(state: dict[str, Tensor], net: nn.Module, names: Names) -> Any:
@@ -144,36 +200,59 @@ def _shape(value: Any) -> str:
     return str(tuple(value.shape)) if isinstance(value, Tensor) else f"a {type(value).__name__}"
 
 
-def write(kind: str, file: Path | str, folder: Path | str) -> int:
+def write(file: Path | str, folder: Path | str, kind: str | None = None) -> int:
     """Convert the checkpoint `file` to `folder` (new), with `unet` and `scheduler`; returns the number of parameters.
 
-    kind: `score_sde` or `adm`. Raises ValueError in one line that begins with the file's name.
+    kind: `score_sde`, `adm` or `edm`, None for what the file looks like. Raises ValueError in one line that begins with
+    the file's name; nothing is left behind then.
     """
-    from diffusers import DDPMScheduler, UNet2DModel
-
     folder = Path(folder)
     if folder.exists():
         raise ValueError(f"{folder} exists already: delete it or give another folder")
     checkpoint = read(file)
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)  # of a conversion that was killed
-    with torch.device("meta"):  # no random weights, and no second copy of 2 GB
-        net: Any = DDPMpp(**DDPMPP_DEEP) if kind == "score_sde" else UNet2DModel(**ADM_256)
     try:
-        net = (score_sde if kind == "score_sde" else adm)(checkpoint, net)
+        kind = kind or kind_of(checkpoint)
+        net = _filled(kind, checkpoint)
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from None
-    (net.save if kind == "score_sde" else net.save_pretrained)(partial / "unet")
-    # Of this only the betas are read here, the same for both; the rest is for diffusers' own pipelines.
-    DDPMScheduler(
+    (net.save_pretrained if kind == "adm" else net.save)(partial / "unet")
+    _scheduler(kind).save_pretrained(partial / "scheduler")
+    os.replace(partial, folder)
+    return sum(weight.numel() for weight in net.parameters())
+
+
+def check(file: Path | str) -> None:
+    """Raise ValueError if `write` would refuse the file. Nothing is written."""
+    checkpoint = read(file)
+    try:
+        _filled(kind_of(checkpoint), checkpoint)
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from None
+
+
+def _filled(kind: str, checkpoint: Any) -> Any:
+    """The network of a kind with the checkpoint's tensors."""
+    from diffusers import UNet2DModel
+
+    with torch.device("meta"):  # no random weights, and no second copy of 2 GB
+        net: Any = UNet2DModel(**ADM_256) if kind == "adm" else DDPMpp(**(EDM_CIFAR if kind == "edm" else DDPMPP_DEEP))
+    return {"score_sde": score_sde, "adm": adm, "edm": edm}[kind](checkpoint, net)
+
+
+def _scheduler(kind: str) -> Any:
+    """Of this only the betas are read here; the rest is for diffusers' own pipelines."""
+    from diffusers import DDPMScheduler
+
+    return DDPMScheduler(
         beta_schedule="linear",
         beta_start=1e-4,
         beta_end=0.02,
-        variance_type="fixed_small" if kind == "score_sde" else "learned_range",
+        trained_betas=karras.betas() if kind == "edm" else None,
+        variance_type="learned_range" if kind == "adm" else "fixed_small",
         clip_sample=True,
-    ).save_pretrained(partial / "scheduler")
-    os.replace(partial, folder)
-    return sum(weight.numel() for weight in net.parameters())
+    )
 
 
 def main() -> None:
@@ -183,11 +262,10 @@ def main() -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("kind", choices=("score_sde", "adm"))
     parser.add_argument("file", type=Path, help="the downloaded checkpoint")
     parser.add_argument("folder", type=Path, help="where to write; must not exist")
     arguments = parser.parse_args()
-    count = write(arguments.kind, arguments.file, arguments.folder)
+    count = write(arguments.file, arguments.folder)
     print(f"{arguments.folder}: {count:,} parameters")
 
 

@@ -20,6 +20,8 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from lgap_bench.runtime import header
+
 CLASS_NAME = "DDPMpp"  # in config.json, where diffusers writes the name of its class
 # Not diffusers' file name: its loader would read it into a network of another shape and fill the rest with random numbers.
 WEIGHTS = "ddpmpp.safetensors"
@@ -163,11 +165,11 @@ class DDPMpp(nn.Module):
             h = stage(torch.cat([h, skips.pop()], 1), embedding)
         return self.conv_out(F.silu(self.norm_out(h)))
 
-    def save(self, folder: Path | str) -> None:
-        """Write config.json and the weights to this folder; `from_folder` reads them."""
+    def save(self, folder: Path | str, name: str = CLASS_NAME) -> None:
+        """Write config.json, with the name of the class that reads it, and the weights to this folder."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "config.json").write_text(json.dumps({"_class_name": CLASS_NAME, **self.options}, indent=2) + "\n")
+        (folder / "config.json").write_text(json.dumps({"_class_name": name, **self.options}, indent=2) + "\n")
         save_file({name: tensor.contiguous() for name, tensor in self.state_dict().items()}, folder / WEIGHTS)
 
 
@@ -185,13 +187,32 @@ def frequencies(labels: Tensor, width: int) -> Tensor:
 
 def from_folder(folder: Path | str) -> DDPMpp:
     """The network that `save` wrote. ValueError in one line for anything else: other classes, other or missing tensors."""
-    folder = Path(folder)
-    mend = "convert the checkpoint again (python -m lgap_bench.prior.convert score_sde FILE FOLDER)"
+    return fill_from(Path(folder), CLASS_NAME)
+
+
+def check(folder: Path) -> None:
+    """Raise ValueError if `from_folder`, of this class or EDM's, would refuse the folder, by its header alone."""
+    config = json.loads((folder / "config.json").read_text())
+    name = config.pop("_class_name", None)
+    with torch.device("meta"):
+        own = {key: tuple(value.shape) for key, value in DDPMpp(**config).state_dict().items()}
+    held = {key: entry.shape for key, entry in header.read(folder / WEIGHTS).items()}
+    wrong = sorted(key for key in own.keys() | held.keys() if own.get(key) != held.get(key))
+    if wrong:
+        raise ValueError(
+            f"{folder} is no {name} network (its {wrong[0]} is missing, unknown or of another shape): convert it again"
+        )
+
+
+def fill_from(folder: Path, class_name: str) -> DDPMpp:
+    """The network in a folder whose config.json names this class. ValueError in one line for anything else."""
+    kind = {CLASS_NAME: "DDPM++"}.get(class_name, class_name)
+    mend = "convert the checkpoint again (python -m lgap_bench.prior.convert FILE FOLDER)"
     try:
         config = json.loads((folder / "config.json").read_text())
         name = config.pop("_class_name", None)
-        if name != CLASS_NAME:
-            raise ValueError(f"config.json says _class_name {name}, not {CLASS_NAME}")
+        if name != class_name:
+            raise ValueError(f"config.json says _class_name {name}, not {class_name}")
         with torch.device("meta"):
             net = DDPMpp(**config)
         # assign: the tensors of the file become the weights, and no random ones are made first
@@ -200,5 +221,5 @@ def from_folder(folder: Path | str) -> DDPMpp:
         Exception
     ) as error:  # JSON, safetensors and torch raise a dozen types, and all of them say that the folder is bad
         reason = " ".join(str(error).split())
-        raise ValueError(f"{folder} is no DDPM++ network ({reason[:200]}): {mend}") from None
+        raise ValueError(f"{folder} is no {kind} network ({reason[:200]}): {mend}") from None
     return net.eval().requires_grad_(False)

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from lgap_bench.noise import Noise
+from lgap_bench.prior import single_file
 from lgap_bench.prior.resize import resized
+from lgap_bench.runtime import examined
 from lgap_bench.runtime import weights as weight_files
 from lgap_bench.runtime.pretrained import caption_length, pretrained, require_finite, require_vocabulary
 
@@ -147,24 +150,68 @@ class LatentPrior(nn.Module):
         return a**0.5 * output + (1 - a) ** 0.5 * z
 
 
-def load(weights: str, memory: float | None = None) -> LatentPrior:
-    """The model in a folder with `vae`, `unet`, `text_encoder`, `tokenizer` and `scheduler`, as Stable Diffusion's.
+@dataclass(frozen=True)
+class Layout:
+    """What a folder's parts are called, and the classes of its text model and tokenizer."""
 
+    parts: dict[str, str]
+    vae: str
+    text: str
+    model: Any
+    words: Any
+
+
+def layout(folder: Path) -> Layout:
+    """Stable Diffusion's, or that of latent diffusion's own text-to-image model (`CompVis/ldm-text2im-large-256`)."""
+    from transformers import BertTokenizer, CLIPTextModel, CLIPTokenizer
+
+    if not (folder / "bert").is_dir():
+        return Layout(weight_files.LATENT_PARTS, "vae", "text_encoder", CLIPTextModel, CLIPTokenizer)
+    from diffusers.pipelines.latent_diffusion.pipeline_latent_diffusion import LDMBertModel
+
+    return Layout(weight_files.LDM_PARTS, "vqvae", "bert", LDMBertModel, BertTokenizer)
+
+
+def examine(weights: str, prediction: str | None = None) -> None:
+    """Raise ValueError for what `load` would refuse, by headers, configs and the tokenizer alone."""
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+
+    if (file := weight_files.place(weights)).is_file():
+        return single_file.check(file, prediction)
+    found = layout(weight_files.locate(weights))
+    folder = weight_files.locate(weights, found.parts)
+    for kind, part in ((AutoencoderKL, found.vae), (UNet2DConditionModel, "unet"), (found.model, found.text)):
+        examined.examine(kind, folder / part, weights)
+    words = found.model.config_class.from_pretrained(folder / found.text).vocab_size
+    require_vocabulary(found.words.from_pretrained(folder / "tokenizer"), words, weights)
+
+
+def load(weights: str, memory: float | None = None, prediction: str | None = None) -> LatentPrior:
+    """The model in a folder with `vae`, `unet`, `text_encoder`, `tokenizer` and `scheduler`, as Stable Diffusion's, or in one file.
+
+    `prediction`: of a single file of Stable Diffusion 2 whether it predicts `epsilon` or `v_prediction`, null for what its
+    name says; a folder says it itself.
     `memory`: GiB of activations that a purifier may hold for the exact gradient, null for all; see `purifier.memory`.
     """
     from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
-    from transformers import CLIPTextModel, CLIPTokenizer
 
-    folder = weight_files.locate(weights, weight_files.LATENT_PARTS)
-    text_encoder = pretrained(CLIPTextModel, folder / "text_encoder", weights)
-    tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
+    made = single_file.folder_of(weights, prediction)
+    found = layout(weight_files.locate(made))
+    folder = weight_files.locate(made, found.parts)
+    text_encoder = pretrained(found.model, folder / found.text, weights)
+    tokenizer = found.words.from_pretrained(folder / "tokenizer")
     require_vocabulary(tokenizer, text_encoder.config.vocab_size, weights)
+    scheduler = DDIMScheduler.from_pretrained(folder / "scheduler")
+    if prediction not in (None, scheduler.config.prediction_type):
+        raise ValueError(
+            f"prior.prediction={prediction}, and the scheduler of weights={weights} says {scheduler.config.prediction_type}: leave it null"
+        )
     prior = LatentPrior(
-        pretrained(AutoencoderKL, folder / "vae", weights),
+        pretrained(AutoencoderKL, folder / found.vae, weights),
         pretrained(UNet2DConditionModel, folder / "unet", weights),
         text_encoder,
         tokenizer,
-        DDIMScheduler.from_pretrained(folder / "scheduler"),
+        scheduler,
         memory,
     )
     require_finite(prior, weights)

@@ -79,6 +79,76 @@ def score_sde_names(net: DDPMpp) -> Names:
     return names
 
 
+EDM_BLOCK = {
+    "norm0": "norm1",
+    "conv0": "conv1",
+    "affine": "time",
+    "norm1": "norm2",
+    "conv1": "conv2",
+    "skip": "shortcut",
+}
+
+
+def edm_names(net: DDPMpp) -> Names:
+    """Names of EDM's SongUNet with DDPM++'s options, whose blocks hold their attention and are called by level."""
+    names: Names = {}
+    for theirs, ours in {"map_layer0": "time.0", "map_layer1": "time.2"}.items():
+        _plain(names, theirs, ours)
+    inner = [name for name, module in net.named_modules() if isinstance(module, ResBlock | Attention)]
+    blocks = iter(_edm_blocks(net.options))
+    _plain(names, next(blocks), "conv_in")
+    prefix = ""
+    for name in inner:
+        module = net.get_submodule(name)
+        if isinstance(module, Attention):
+            _edm_attention(names, prefix, name)
+            continue
+        prefix = next(blocks)
+        for theirs, ours in EDM_BLOCK.items():
+            if not isinstance(module.get_submodule(ours), nn.Identity):
+                _plain(names, f"{prefix}.{theirs}", f"{name}.{ours}")
+    finest = net.options["image_size"]
+    _plain(names, f"dec.{finest}x{finest}_aux_norm", "norm_out")
+    _plain(names, f"dec.{finest}x{finest}_aux_conv", "conv_out")
+    return names
+
+
+def _edm_blocks(options: dict[str, Any]) -> list[str]:
+    """EDM's names of the first convolution and of every block, in the order of the forward pass."""
+    blocks, levels = options["num_res_blocks"], len(options["ch_mult"])
+    sides = [options["image_size"] >> level for level in range(levels)]
+    found = [f"enc.{sides[0]}x{sides[0]}_conv"]
+    for level, side in enumerate(sides):
+        found += [f"enc.{side}x{side}_down"] if level else []
+        found += [f"enc.{side}x{side}_block{k}" for k in range(blocks)]
+    for level, side in reversed(list(enumerate(sides))):
+        found += [f"dec.{side}x{side}_up"] if level < levels - 1 else [f"dec.{side}x{side}_in{k}" for k in (0, 1)]
+        found += [f"dec.{side}x{side}_block{k}" for k in range(blocks + 1)]
+    return found
+
+
+def _edm_attention(names: Names, prefix: str, name: str) -> None:
+    """One head, as 1x1 convolutions; rows of qkv are ordered (channel, {q, k, v})."""
+    _plain(names, f"{prefix}.norm2", f"{name}.norm")
+
+    def split(tensor: Tensor, parts: int) -> Sequence[Tensor]:
+        rows = tensor.reshape(-1, 3, *tensor.shape[1:]).unbind(1)
+        return [row.reshape(row.shape[0], -1) if tensor.dim() > 1 else row for row in rows]
+
+    def flat(tensor: Tensor, parts: int) -> list[Tensor]:
+        return [tensor.flatten(1)]
+
+    def joined(shapes: Sequence[Sequence[int]]) -> Shape:
+        rows, *columns = shapes[0]
+        return (3 * rows, *columns, *((1, 1) if columns else ()))
+
+    for kind in ("weight", "bias"):
+        targets = tuple(f"{name}.{part}.{kind}" for part in ("query", "key", "value"))
+        names[f"{prefix}.qkv.{kind}"] = Entry(targets, split, joined)
+    names[f"{prefix}.proj.weight"] = Entry((f"{name}.out.weight",), flat, lambda shapes: (*shapes[0], 1, 1))
+    names[f"{prefix}.proj.bias"] = Entry((f"{name}.out.bias",))
+
+
 RESNET = {
     "in_layers.0": "norm1",
     "in_layers.2": "conv1",

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from lgap_bench.noise import Noise
-from lgap_bench.prior import ddpmpp, schedule
+from lgap_bench.prior import convert, ddpmpp, edm, schedule
 from lgap_bench.prior.resize import resized
+from lgap_bench.runtime import converted, examined
 from lgap_bench.runtime import weights as weight_files
 from lgap_bench.runtime.choices import require_choice
 from lgap_bench.runtime.pretrained import pretrained, require_finite
@@ -68,6 +69,8 @@ class PixelPrior(nn.Module):
 
     def label(self, t: Any) -> Any:
         """What the network is called with at continuous time t in [0, 1], a number or a tensor."""
+        if isinstance(self.unet, edm.EDM):  # it was trained on noise levels
+            return self.unet.label(t)
         if self.labels == "scaled":
             return (self.train_steps - 1) * t
         floored = torch.floor(torch.as_tensor(t).float() * self.train_steps)
@@ -105,26 +108,62 @@ class PixelPrior(nn.Module):
 
 
 def load(weights: str, labels: Labels = "scaled", memory: float | None = None, size: int | None = None) -> PixelPrior:
-    """The model in a folder with `unet` (UNet2DModel, or our DDPM++) and `scheduler`, whose betas are the discrete schedule."""
-    from diffusers import DDPMScheduler, UNet2DModel
+    """A pixel prior from a folder, a name of the hub or a published file, converted once (see `prior.convert`).
 
-    folder = weight_files.locate(weights, weight_files.PIXEL_PARTS)
-    scheduler = DDPMScheduler.from_pretrained(folder / "scheduler")
-    if scheduler.config.prediction_type != "epsilon":
-        raise ValueError(
-            f"weights={weights}: its scheduler says prediction_type={scheduler.config.prediction_type}: only epsilon is known"
-        )
-    kind = json.loads((folder / "unet" / "config.json").read_text()).get("_class_name")
-    ours = kind == ddpmpp.CLASS_NAME
-    unet = ddpmpp.from_folder(folder / "unet") if ours else pretrained(UNet2DModel, folder / "unet", weights)
-    prior = PixelPrior(unet, _alphas(scheduler.config), labels, memory, size)
+    The folder holds `unet` (UNet2DModel, or our DDPM++ or EDM) and `scheduler`, whose betas are the discrete schedule; or lies
+    flat, as `google/ddpm-cifar10-32`: the network's files and `scheduler_config.json`.
+    """
+    from diffusers import DDPMScheduler
+
+    network, scheduler_folder = folders(weights)
+    scheduler = DDPMScheduler.from_pretrained(scheduler_folder)
+    alphas = _alphas(scheduler.config, weights)
+    prior = PixelPrior(_network(network, weights), alphas, labels, memory, size)
     require_finite(prior, weights)
     return prior
 
 
-def _alphas(config: Any) -> Tensor:
+def examine(weights: str) -> None:
+    """Raise ValueError for what `load` would refuse, by headers and configs; of a published file, by its names and shapes."""
+    from diffusers import DDPMScheduler, UNet2DModel
+
+    file = weight_files.place(weights)
+    if file.is_file():
+        return convert.check(file)
+    network, scheduler = folders(weights)
+    _alphas(DDPMScheduler.from_pretrained(scheduler).config, weights)
+    if edm.class_name(network) in (ddpmpp.CLASS_NAME, edm.CLASS_NAME):
+        ddpmpp.check(network)
+    else:
+        examined.examine(UNet2DModel, network, weights)
+
+
+def folders(weights: str) -> tuple[Path, Path]:
+    """Where the network and the scheduler of a pixel prior lie."""
+    weights = converted.folder_of(weights, convert.write)
+    flat = weight_files.locate(weights)
+    if (flat / "scheduler_config.json").is_file() and not (flat / "unet").exists():
+        return flat, flat
+    folder = weight_files.locate(weights, weight_files.PIXEL_PARTS)
+    return folder / "unet", folder / "scheduler"
+
+
+def _network(folder: Path, weights: str) -> Any:
+    from diffusers import UNet2DModel
+
+    ours = {ddpmpp.CLASS_NAME: ddpmpp.from_folder, edm.CLASS_NAME: edm.from_folder}.get(edm.class_name(folder) or "")
+    return ours(folder) if ours else pretrained(UNet2DModel, folder, weights)
+
+
+def _alphas(config: Any, weights: str) -> Tensor:
     """Cumulative products of 1 - beta in float64; the scheduler's own are float32 and 2e-7 off after 100 factors."""
-    if config.beta_schedule != "linear" or config.trained_betas is not None:
+    if config.prediction_type != "epsilon":
+        raise ValueError(
+            f"weights={weights}: its scheduler says prediction_type={config.prediction_type}: only epsilon is known"
+        )
+    if config.trained_betas is not None:
+        return (1 - torch.tensor(config.trained_betas, dtype=torch.float64)).cumprod(0)
+    if config.beta_schedule != "linear":
         raise ValueError(f"prior: beta_schedule={config.beta_schedule} is not known: pixel priors have linear betas")
     betas = torch.linspace(config.beta_start, config.beta_end, config.num_train_timesteps, dtype=torch.float64)
     return (1 - betas).cumprod(0)

@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lgap_bench.runtime import header
+
 # What published checkpoints keep beside their tensors, harmless all of it: the training's arguments and its best accuracy
 # as a numpy number (under the name of numpy 1 too).
 _SCALAR = np.float64(0).__reduce__()[0]  # what a numpy number is pickled as
@@ -24,21 +26,14 @@ HARMLESS: list[Any] = [
     (_SCALAR, "numpy._core.multiarray.scalar"),
 ]
 NESTED = "state_dict"  # where training scripts keep the tensors beside their other things
-# How files begin that are saved under a checkpoint's name by mistake.
-HEADS = {
-    b"<": "an HTML or XML page, not a checkpoint",
-    b"version https://git-lfs": "a Git LFS pointer, not the file itself",
-    b"{": "a JSON file, not a checkpoint",
-    b"\x1f\x8b": "a gzip archive, not a checkpoint",
-}
 
 
-def read(file: str, key: str = "classifier.file") -> Mapping[str, Any]:
-    """What a .pt or .pth file holds, on the CPU. Raises ValueError that names the file and what it is otherwise."""
+def read(file: str, key: str = "classifier.file", device: str = "cpu") -> Mapping[str, Any]:
+    """What a .pt or .pth file holds, on the CPU, or on `meta` without its numbers. Raises ValueError that names the file and what it is otherwise."""
     path = Path(file).expanduser()
     try:
         with torch.serialization.safe_globals(HARMLESS):
-            held = torch.load(path, map_location="cpu", weights_only=True)
+            held = torch.load(path, map_location=device, weights_only=True)
     except (RuntimeError, OSError, EOFError, LookupError, TypeError, ValueError, pickle.UnpicklingError) as error:
         raise ValueError(f"{key}={file} is {_told(path, error)}: download it again") from None
     if not isinstance(held, Mapping):
@@ -78,14 +73,13 @@ def _told(path: Path, error: BaseException) -> str:
     """What a file is that cannot be read."""
     if not path.is_file():
         return "not there"
-    with path.open("rb") as stream:
-        head = stream.read(64).lstrip()
     if not path.stat().st_size:
         return "empty"
-    for begin, what in HEADS.items():
-        if head.startswith(begin):
-            return what
-    if head.startswith(b"PK") and not zipfile.is_zipfile(path):
+    if (what := header.other(path)) is not None:
+        return what
+    with path.open("rb") as stream:
+        archive = stream.read(2) == b"PK"
+    if archive and not zipfile.is_zipfile(path):
         return "cut off"
     if isinstance(error, pickle.UnpicklingError) and "global" in str(error).lower():
         return "a pickle that asks for code to be run when it is read, which is not done"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,25 @@ def _finite(extreme: torch.Tensor) -> bool:
     return bool(torch.isfinite(extreme))
 
 
+# `model.safetensors`, `diffusion_pytorch_model.fp16.safetensors`, `model-00001-of-00003.safetensors`, `pytorch_model.bin`
+_TENSORS = re.compile(
+    r"(?:model|diffusion_pytorch_model|pytorch_model)(?:\.(fp16|bf16))?(?:-\d+-of-\d+)?\.(safetensors|bin)"
+)
+
+
+def form(folder: Path) -> dict[str, Any]:
+    """How the libraries are asked for the tensors that a folder has: whole ones first, then half ones, `.bin` last.
+
+    A `.bin` file is read by torch's safe loader alone, which builds tensors and runs nothing. Files elsewhere are not asked for.
+    """
+    held = {match.groups() for file in folder.glob("*") if (match := _TENSORS.fullmatch(file.name))}
+    for kind in ("safetensors", "bin"):
+        for variant in (None, "fp16", "bf16"):
+            if (variant, kind) in held:
+                return {"use_safetensors": kind == "safetensors", "variant": variant, "local_files_only": True}
+    return {"use_safetensors": True, "variant": None, "local_files_only": True}
+
+
 def pretrained(kind: Any, folder: Path, weights: str) -> Any:
     """`kind.from_pretrained(folder)` that refuses missing tensors, which the libraries fill with random numbers."""
     if kind.__module__.startswith("diffusers."):
@@ -32,18 +53,33 @@ def pretrained(kind: Any, folder: Path, weights: str) -> Any:
     try:
         if kind.__module__.startswith("diffusers.") and (whole := frugal.load(kind, folder)) is not None:
             return whole
-        model, info = kind.from_pretrained(folder, use_safetensors=True, output_loading_info=True)
-    except (OSError, TypeError, RuntimeError, ValueError) as error:
+        model, info = kind.from_pretrained(folder, **form(folder), output_loading_info=True)
+    except (OSError, TypeError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
         raise ValueError(
-            f"weights={weights}: {folder} is no {kind.__name__} ({error}): copy or download it again"
+            f"weights={weights}: {folder} is no {kind.__name__} ({_told(error)}): copy or download it again"
         ) from None
-    lacking = sorted(info["missing_keys"]) + sorted(str(key) for key in info["mismatched_keys"])
+    require_whole(
+        kind, folder, weights, sorted(info["missing_keys"]), sorted(str(key) for key in info["mismatched_keys"])
+    )
+    return model
+
+
+def require_whole(kind: Any, folder: Path, weights: str, missing: list[str], mismatched: list[str]) -> None:
+    """Raise ValueError naming the first tensor that a model's files lack, or have in another shape."""
+    lacking = [*missing, *mismatched]
     if lacking:
         raise ValueError(
-            f"weights={weights}: {folder} lacks {len(lacking)} tensors of {kind.__name__}, the first is {lacking[0]}: "
-            "copy or download it again"
+            f"weights={weights}: {folder} lacks {len(lacking)} tensors of {kind.__name__}, the first is {lacking[0]}"
+            f"{'' if missing else ', which has another shape there'}: copy or download it again"
         )
-    return model
+
+
+def _told(error: BaseException) -> str:
+    """What a library says, in one line; torch's advice to load a pickle unsafely is left out."""
+    hidden = "weights_only" in str(error) or "Unable to load weights from checkpoint" in str(error)
+    if hidden or isinstance(error, pickle.UnpicklingError):
+        return "it asks for code to be run when it is read, which is not done, or is no file of tensors"
+    return " ".join(str(error).split())
 
 
 def require_vocabulary(tokenizer: Any, size: int, weights: str, lacking: int = 0) -> None:

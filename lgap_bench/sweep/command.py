@@ -24,6 +24,8 @@ from lgap_bench.sweep.status import (
     GOOD,
     INTERRUPTED,
     KILLED,
+    LACKING,
+    LOOKED,
     PART,
     RECORDED,
     RUNNING,
@@ -48,7 +50,7 @@ UNTOLD = (
 )  # they name no cell
 SHOWN = 8  # jobs that are listed below one sentence
 COUNTED = {  # in the order of the last line
-    DONE: "measured", RECORDED: "from records", CHECKED: "checked", PART: "shards that wait for others", FAILED: "failed", KILLED: "killed",
+    DONE: "measured", RECORDED: "from records", CHECKED: "checked", LACKING: "lack something", PART: "shards that wait for others", FAILED: "failed", KILLED: "killed",
     INTERRUPTED: "interrupted", RUNNING: "still running", WAITING: "not started",
 }  # fmt: skip
 
@@ -167,7 +169,7 @@ def end(folder: SweepFolder, words: Sequence[str]) -> int:
         )
     sys.stdout.flush()
     print("\n".join(told(folder.name, jobs)), file=sys.stderr, flush=True)
-    if all(job.state == CHECKED for job in jobs):  # nothing was measured
+    if all(job.state in LOOKED for job in jobs):  # nothing was measured
         discard(folder)
     return int(any(job.state not in GOOD for job in jobs))
 
@@ -214,9 +216,22 @@ def told(name: str, jobs: Sequence[Status]) -> list[str]:
         lines += [f"    job {job.number}: {words[job.number]}" for job in members[:SHOWN]]
         if len(members) > SHOWN:
             lines.append(f"    and {len(members) - SHOWN} more")
-    if any(job.state not in GOOD for job in jobs):
+    lines += lacking(jobs)
+    if any(job.state not in (*GOOD, LACKING) for job in jobs):
         lines.append("  the same command again measures what is missing")
     return lines
+
+
+def lacking(jobs: Sequence[Status]) -> list[str]:
+    """What the cells that were looked at lack, each thing once, with whose it is and for how many cells."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for job in jobs:
+        for name, part, mend in job.lacks if job.state == LACKING else ():
+            found.setdefault((name, mend), []).append(part)
+    return [
+        f"  missing: {name}, for {len(parts)} {'cell' if len(parts) == 1 else 'cells'} ({', '.join(sorted(set(parts)))}): {mend}"
+        for (name, mend), parts in found.items()
+    ]
 
 
 def telling(jobs: Sequence[Status]) -> dict[int, str]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from lgap_bench.cell.config import Cell
+from lgap_bench.cell.dry import Missing
 from lgap_bench.logger.base import Done, Logger
 from lgap_bench.record import Record
 from lgap_bench.runtime.errors import is_user_error, sentence
@@ -24,6 +25,7 @@ from lgap_bench.sweep.status import (
     DONE,
     FAILED,
     INTERRUPTED,
+    LACKING,
     PART,
     RECORDED,
     RUNNING,
@@ -123,6 +125,10 @@ def tracked(
                 file.ended(INTERRUPTED, word)
                 raise
             return _failed(file, f"its code ends the process (exit {left.code}): raise an error instead")
+        except Missing as error:
+            lacks = [[lack.name, lack.part, lack.mend] for lack in error.lacks]
+            file.status = replace(file.status, lacks=lacks)
+            return file.ended(LACKING, str(error))
         except Exception as error:
             if (word := taken_away(error)) is not None:
                 file.ended(INTERRUPTED, word)

@@ -27,9 +27,11 @@ SILENT_FOR = 90.0  # seconds without one, after which a job is taken for dead
 
 WAITING, RUNNING = "waiting", "running"
 DONE, RECORDED, CHECKED = "done", "recorded", "checked"  # measured; answered from a record; with dry=true looked at
+LACKING = "lacking"  # looked at too, and something that it needs is not here
 PART = "part"  # a shard is done, and its cell waits for others
 FAILED, KILLED, INTERRUPTED = "failed", "killed", "interrupted"
 GOOD, BAD = (DONE, RECORDED, CHECKED, PART), (FAILED, KILLED, INTERRUPTED)
+LOOKED = (CHECKED, LACKING)
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ class Status:
         record: the id of the cell's record, once it is known.
         doing: what it does now, `step 12 of 40`.
         images, n, robust, left: as in `logger.base.Done`.
+        lacks: with dry=true, what is missing: name, part, mend of each thing.
         attempt: how manieth start of this job.
         worker: the process that does it, as `runtime.worker` names it.
         began, beat, ended: seconds since 1970, by the job's own clock.
@@ -58,6 +61,7 @@ class Status:
     n: int = 0
     robust: float | None = None
     left: float | None = None
+    lacks: list[list[str]] = field(default_factory=list)
     attempt: int = 0
     worker: str = ""
     began: float = 0.0
