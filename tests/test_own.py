@@ -253,6 +253,23 @@ def test_a_module_is_measured_from_the_shell(tmp_path):
     assert len([Record(path) for path in (tmp_path / "outputs" / "records").iterdir()]) == 1
 
 
+def test_ones_own_images_need_no_more_than_their_folder(data, tmp_path):
+    from torchvision.utils import save_image
+
+    for row, label in enumerate(data[1].tolist()):
+        folder = tmp_path / "pictures" / f"{label}"
+        folder.mkdir(parents=True, exist_ok=True)
+        save_image(data[0][row], folder / f"{row}.png")
+    names = "classes=[" + ",".join(f"'{number}'" for number in range(10)) + "]"
+    for missing in set(range(10)) - set(data[1].tolist()):
+        (tmp_path / "pictures" / f"{missing}").mkdir()
+        save_image(data[0][0], tmp_path / "pictures" / f"{missing}" / "x.png")
+    words = ("dataset=images", "path=pictures", f"dataset.{names}", "n=8", "attack=full", "attack.steps=1")
+    done = shell(tmp_path, "mine:build", *words)
+    assert done.returncode == 0, done.stderr
+    assert "linf 8/255" in done.stdout
+
+
 @pytest.mark.parametrize(
     "where, said",
     [

@@ -21,14 +21,14 @@ from lgap_bench.evaluation.contract import call
 from lgap_bench.logger.base import Loggers
 from lgap_bench.logger.configured import configured
 from lgap_bench.own.borrowed import borrowed
-from lgap_bench.own.ladder import LOGITS, Subject, climb
+from lgap_bench.own.ladder import LOGITS, PARTS, Subject, climb
 from lgap_bench.own.result import Result
 from lgap_bench.own.wrapped import Function, answer
 from lgap_bench.runtime.device import find_device
 from lgap_bench.runtime.errors import sentence
 
 DATA = "lgap_bench.own.live.images"
-BASE = ("dataset=digits", "purifier=none", "captioner=empty", "train=none", "finetune=none")
+BASE = ("dataset=images", "dataset.root=.", *PARTS, "captioner=empty")
 
 
 def evaluate(

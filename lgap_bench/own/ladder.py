@@ -19,6 +19,8 @@ from lgap_bench.purifier.base import Purifier
 from lgap_bench.runtime.device import find_device
 
 PART = "lgap_bench.own.live.part"
+# What is composed until the live parts take its place: a data set of one's own brings neither.
+PARTS = ("purifier=none", "classifier=callable", f"classifier.build={PART}")
 LOGITS, IMAGES = "images in [0, 1] (B, C, H, W) to logits (B, classes)", "images in [0, 1] to images of the same size"
 NO_GRADIENT = (
     "{part} has no gradient (torch.no_grad, detach, numpy or PIL inside): attackers that need one are left out, so the "

@@ -9,12 +9,13 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from lgap_bench import CONF
 from lgap_bench.cell.compose import composed
 from lgap_bench.cell.instantiate import instantiate
 from lgap_bench.cell.prepare import prepare
 from lgap_bench.logger.configured import configured
 from lgap_bench.own.entrance import parts_of, subject_of
-from lgap_bench.own.ladder import climb
+from lgap_bench.own.ladder import PARTS, climb
 from lgap_bench.own.result import Result
 
 SHORT = {"path": "dataset.root", "eps": "threat.eps"}  # what the Python function calls these keys
@@ -35,15 +36,13 @@ def main() -> None:
 
 def evaluated(where: str, words: Sequence[str]) -> Result:
     """The result for what `module:name` builds. Raises ValueError in one line for anything that cannot work."""
-    long = [_long(word) for word in words]
+    long = _with_threat([_long(word) for word in words])
     defense = built(where)
     alone = [word for word in long if word.startswith("attack=")]
 
     def compose(more: Sequence[str]) -> tuple[DictConfig, dict[str, str]]:
         # The user's attack comes before the ladder's, of which there is then none.
-        cfg = composed(
-            ["purifier=none", *long, *(more if not alone else [w for w in more if not w.startswith("attack=")])]
-        )
+        cfg = composed([*PARTS, *long, *(more if not alone else [w for w in more if not w.startswith("attack=")])])
         return cfg, dict(cfg.hydra.runtime.choices)
 
     cfg, choices = compose(["attack=none"])
@@ -88,6 +87,13 @@ def _call(where: str, build: Any) -> Any:
         raise ValueError(
             f"{where}() raised {type(error).__name__} ({text}): it is called without arguments and returns the defense"
         ) from error
+
+
+def _with_threat(words: list[str]) -> list[str]:
+    """A data set that brings no budget of its own takes the common one, linf 8/255."""
+    chosen = {key: value for key, _, value in (word.partition("=") for word in words)}
+    role = CONF / "threat" / chosen.get("dataset", "digits") / "linf.yaml"
+    return words if "threat" in chosen or role.is_file() else ["threat=linf", *words]
 
 
 def _long(word: str) -> str:
