@@ -16,6 +16,7 @@ from test_experiments import PAPERS
 from lgap_bench.captioner import blip
 from lgap_bench.cell.compose import resolved
 from lgap_bench.cell.dry import look
+from lgap_bench.cell.needs import missing
 from lgap_bench.classifier import clip
 from lgap_bench.detector import boxes, superpoint
 from lgap_bench.prior import latent, pixel
@@ -153,3 +154,15 @@ def test_an_optional_package_is_named(tmp_path, monkeypatch) -> None:
     (lack,) = look(resolved(words)).lacks
     assert (lack.name, lack.part) == ("torchsde", "view=adjoint")
     assert lack.mend == "pip install 'lgap-bench[adjoint]'"
+
+
+def test_images_of_ones_own_are_asked_for_instead_of_the_official_ones(tmp_path, monkeypatch):
+    monkeypatch.setenv("LGAP_BENCH_DATA", str(tmp_path / "nothing"))
+    words = ["dataset=cifar10", "classifier=cifar10/resnet18", "purifier=none", "attack=pgd", "n=4"]
+    file = tmp_path / "images.npz"
+    (need,) = missing(resolved([*words, f"dataset.files={file}"]))
+    assert (need.key, need.value) == ("files", str(file))
+    file.write_bytes(b"")
+    assert missing(resolved([*words, f"dataset.files={file}"])) == []
+    (official,) = missing(resolved(words))
+    assert official.key == "root"

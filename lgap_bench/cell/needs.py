@@ -13,6 +13,7 @@ from lgap_bench.runtime import sources
 from lgap_bench.runtime import weights as weight_files
 
 KEYS = ("weights", "file", "root")
+OWN = ("files", "labels")  # of a data set: images of one's own instead of those below `root`, and a list of labels
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class Need:
     """One thing.
 
     Attributes:
-        key: what it is in the config: `weights`, a `file`, or a data set's `root`.
+        key: what it is in the config: `weights`, a `file`, a data set's `root`, `files` or `labels`.
         value: what the config says.
         part: whose it is, `prior of purifier=lgap`.
         source: where it comes from; None for a user's own.
@@ -43,10 +44,14 @@ class Need:
         path = Path(self.value).expanduser()
         if self.key == "file":
             return path.is_file()
+        if self.key in OWN:
+            return path.exists()
         return (path / (self.source.holds if self.source else ".")).is_dir()
 
     def mend(self) -> str:
         """What to do about it where it is missing."""
+        if self.key in OWN:
+            return f"give the path that exists, dataset.{self.key}=..."
         if self.key != "root":
             return sources.mend(self.value)
         if self.source is None:
@@ -78,7 +83,11 @@ def _of(node: Any, part: str, title: str, dataset: str) -> Iterator[Need]:
             yield from _of(child, part, title, dataset)
     if not isinstance(node, dict):
         return
+    own = [key for key in OWN if part.startswith("dataset=") and isinstance(node.get(key), str)]
+    yield from (Need(key, node[key], part, None) for key in own)
     for key, child in node.items():
+        if key == "root" and "files" in own:  # not read then
+            continue
         if key in KEYS and isinstance(child, str) and not child.startswith(weight_files.EMBEDDED):
             yield Need(key, child, part, sources.manifest().get(dataset) if key == "root" else sources.of(child))
         elif key != ABOUT:
