@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from cells import lgap_bench
 from toys import SIDE, Jitter, Linear
 
 from lgap_bench.attack.autoattack import APGD
@@ -173,3 +174,11 @@ def test_an_image_without_a_label_is_refused():
             "toy", "test", torch.rand(2, 3, 4, 4), torch.tensor([0, 0]), torch.tensor([7, 8]), ("a", "b"), "a {label}",
             captions=("a a",),
         )  # fmt: skip
+
+
+def test_training_on_images_of_several_labels_is_refused_instead_of_taking_their_first(tmp_path):
+    done = lgap_bench(
+        "run", "dataset=scenes", "purifier=none", "finetune=clean", "attack=none", "n=2", f"outputs={tmp_path}"
+    )
+    assert done.returncode == 1
+    assert "know one class per image, and dataset=scenes has several: use finetune=none" in done.stderr

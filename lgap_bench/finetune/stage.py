@@ -152,6 +152,10 @@ def _fresh(classifier: nn.Module, seed: int) -> None:
 def _images(cell: Cell, recipe: Recipe, split: str, device: Device, say: Say, tell: Tell) -> Images:
     """One split as the recipe wants it; `recipe.n` cuts the training images, validation is used whole."""
     data = instantiate({**cell.dataset, "split": split})
+    if data.present is not None:
+        raise ValueError(
+            f"finetune and train know one class per image, and dataset={cell.names.dataset} has several: use finetune=none train=none"
+        )
     if recipe.images == "clean":
         return clean(data, recipe.n if split == "train" else None)
     identity = stage_identity(cell, "purified", device.kind)
