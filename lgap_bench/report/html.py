@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from lgap_bench.report.browser.build import write_page
+from lgap_bench.report.browser.build import writable_file, write_page
 from lgap_bench.report.page import Page, Unmeasured
 from lgap_bench.report.pages import all as all_records
 from lgap_bench.report.pages import paper
@@ -21,10 +21,7 @@ def write_report(path: Path, outputs: Path, item: Items, table: str | None = Non
 
     Raises ValueError in one line where there is no record to show, a table is not known, or the file cannot be written.
     """
-    if path.is_dir():
-        raise ValueError(f"html={path} is a folder: name a file in it, html={path / 'report.html'}")
-    if not path.parent.is_dir():
-        raise ValueError(f"html={path} cannot be written: there is no folder {path.parent}, make it first")
+    writable_file(path)
     found = all_records.finished(outputs)
     if table is None:
         return write_page(found, path, measured(paper.known(), outputs, item, dataset), "What holds")

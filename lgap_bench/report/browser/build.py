@@ -22,7 +22,7 @@ from lgap_bench.report.rows import Merger
 from lgap_bench.runtime import files
 
 HERE = Path(__file__).parent
-CLAIMS = ("claim", "published", "same_attack", "lowest", "interval", "lowest_by", "verdict", "on")
+CLAIMS = ("claim", "verdict", "published", "same_attack", "lowest", "interval", "lowest_by", "on")
 LADDERS_DRAWN = 12  # figures of ladders; a table of every one is shown
 
 
@@ -58,14 +58,23 @@ def write_page(found: Sequence[Record], path: Path, pages: Sequence[Page] = (), 
     """
     if not found:
         raise ValueError(f"{path}: there is no finished record to show: run a cell first, `lgap-bench run`")
+    writable_file(path)
     text = rendered(found, pages, heading or "What holds")
     try:
         files.write_text(path, text)
     except OSError as error:
         raise ValueError(
-            f"html={path} cannot be written ({files.one_line(error)}): name a file in a folder of yours"
+            f"{path} cannot be written ({files.one_line(error)}): name a file in a folder of yours"
         ) from None
     return path
+
+
+def writable_file(path: Path) -> None:
+    """Raises ValueError where a page cannot come, before it is made."""
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder: name a file in it, {path / 'report.html'}")
+    if not path.parent.is_dir():
+        raise ValueError(f"{path} cannot be written: there is no folder {path.parent}, make it first")
 
 
 def rendered(found: Sequence[Record], pages: Sequence[Page], heading: str) -> str:
@@ -128,13 +137,15 @@ def _claimed(name: str, found: Sequence[Record], known: set[str], merge: Merger)
 
 def _lowest(climbed: Sequence[Ladder], known: set[str]) -> Item:
     """Per defense the lowest number of all its attackers: what is left where no paper claims anything."""
-    rows = [
-        {"defense": each.title, "on": each.settings, "attackers": len({line["attack"] for line in each.lines}), **each.lowest,
-         "lowest_by": f"{each.lowest['attack']} (view {each.lowest['view']})"}
-        for each in climbed if each.lowest is not None
-    ]  # fmt: skip
-    rows = [{**row, "lowest": row["robust"], "interval": row.get("interval")} for row in rows]
-    columns = ("defense", "natural", "lowest", "interval", "lowest_by", "verdict", "on")
+    rows = []
+    for each in climbed:
+        if (line := each.lowest) is not None:
+            worst = f"worst of {line['compared']}, per image" if "compared" in line else None
+            said = worst or f"{line['attack']} (view {line['view']})"
+            rows.append(
+                {**line, "defense": each.title, "on": each.settings, "lowest": line["robust"], "lowest_by": said}
+            )
+    columns = ("defense", "verdict", "natural", "lowest", "interval", "lowest_by", "on")
     return item(Page("lowest", "The lowest number of every defense", tables=[Table(columns, rows)]), known)
 
 
@@ -162,11 +173,11 @@ def _figures(climbed: Sequence[Ladder], pages: Sequence[Page]) -> list[Drawn]:
 
 
 def _strongest_first(climbed: Sequence[Ladder], found: Sequence[Record]) -> list[Record]:
-    """First a record of every defense under the attacker who left least, then the others likewise."""
+    """First a record of every defense under the attacker who left least, purifiers before bare classifiers, then the others."""
     by_name = {record.folder.name: record for record in found}
     lines = []
     for ladder in climbed:
         own = [line for line in ladder.lines if "compared" not in line]
         own.sort(key=lambda line: float(line.get("robust", 101.0)))
-        lines += [(place, line["records"].split()[0]) for place, line in enumerate(own)]
-    return [by_name[name] for _, name in sorted(lines, key=lambda each: each[0])]
+        lines += [(place, ladder.bare, line["records"].split()[0]) for place, line in enumerate(own)]
+    return [by_name[name] for _, _, name in sorted(lines, key=lambda each: each[:2])]

@@ -31,12 +31,16 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Ladder:
-    """One defense: its name, on what, the attackers' lines with the worst per image last, the lowest of all."""
+    """One defense: its name, on what, the attackers' lines with the worst per image last, the lowest of all.
+
+    `bare`: a classifier without a purifier.
+    """
 
     title: str
     settings: str
     lines: Sequence[Mapping[str, Any]]
     lowest: Mapping[str, Any] | None
+    bare: bool = False
 
     @property
     def table(self) -> Table:
@@ -80,9 +84,9 @@ def alone(made: Sequence[Ladder]) -> Table:
 
 
 def draw(ladder: Ladder) -> Any:
-    """Robust accuracy with its interval over gradient calls, a colour per view; None for fewer than two such attackers."""
+    """Robust accuracy with its interval over gradient calls, a colour per view; None for fewer than three kinds of attackers."""
     held = [line for line in ladder.lines if line.get("gradient_calls") and "robust" in line]
-    if len(held) < 2:
+    if len(held) < 3 or len({(line["view"], line["gradient_calls"]) for line in held}) < 3:
         return None
     drawn, (axis,) = figure.panels(1, 6.4, 3.2)
     for place, view in enumerate(dict.fromkeys(line["view"] for line in held)):
@@ -128,7 +132,8 @@ def _ladder(cells: Sequence[Record], title: str, settings: str, more: str, merge
         lines.append({**worst, "differs": None, "gradient_calls": None})
         measured += [lines[-1]] if "robust" in worst else []
     name = f"{title} ({more})" if more else title
-    return Ladder(name, settings, lines, min(measured, key=lambda line: float(line["robust"]), default=None))
+    lowest = min(measured, key=lambda line: float(line["robust"]), default=None)
+    return Ladder(name, settings, lines, lowest, cells[0].summary()["purifier_name"] == "none")
 
 
 def _brief(differences: Mapping[str, Any]) -> str:
