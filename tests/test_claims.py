@@ -44,6 +44,7 @@ def test_at_paper_scale_nothing_is_called_miniature(tmp_path):
     "right, facts, published, expected",
     [
         (ALL, {"verdict": "upper bound"}, 10, "open: higher, but an upper bound: a stronger attack exists"),
+        (ALL, {"verdict": "not judged"}, 10, "open: higher, but its record was not judged: measure it again"),
         (ALL, {"verdict": "sound"}, 10, "yes, against the attacks tried"),
         (HALF, {"verdict": "sound"}, 50, "open: within the interval"),
         (NONE, {"verdict": "invalid"}, 90, "open: the measurement failed"),

@@ -24,7 +24,19 @@ LGAP = "lgap/table1/lgap"
 browser = pytest.mark.skipif(not CHROMIUM, reason="no Chromium on this machine")
 
 
-def made(outputs, name, right, steps, view="full", experiment=None, overrides=(), purifier="lgap", **facts):
+def made(
+    outputs,
+    name,
+    right,
+    steps,
+    view="full",
+    experiment=None,
+    overrides=(),
+    purifier="lgap",
+    side=12,
+    config=None,
+    **facts,
+):
     """A finished record of four images with captions and pictures; its class, its captions and its reason are hostile."""
     from lgap_bench.evaluation.summary import summarise
     from lgap_bench.task.single_label import SINGLE_LABEL
@@ -34,10 +46,10 @@ def made(outputs, name, right, steps, view="full", experiment=None, overrides=()
         "n": 64, "threat": {"eps": "8/255"}, "numerics_version": NUMERICS_VERSION,
     }  # fmt: skip
     record = Record(outputs / "records" / content_id(identity))
-    record.begin({"dataset": {"classes": ["zero", EVIL]}, "note": EVIL}, identity)
+    record.begin(config or {"dataset": {"classes": ["zero", EVIL]}, "note": EVIL}, identity)
     rng = np.random.default_rng(steps)
     kept = chunk(right, [1.0 - each for each in np.mean(right, 0)])
-    kept |= {f"picture_{key}": rng.random((N, 12, 12, 3)) for key in ("clean", "attacked", "purified_clean", "purified_attacked")}  # fmt: skip
+    kept |= {f"picture_{key}": rng.random((N, side, side, 3)) for key in ("clean", "attacked", "purified_clean", "purified_attacked")}  # fmt: skip
     kept |= {"clean_caption": np.array(["a photo of a one"] * N), "attacked_caption": np.array([EVIL] * N)}
     kept |= {"clean_caption_label": np.ones(N, bool), "attacked_caption_label": np.zeros(N, bool)}
     held = {"id": record.folder.name, "n": N, "seed": 0, "norm": "linf", "eps": "8/255", "view": view, "stages": {},
@@ -209,6 +221,19 @@ def test_pictures_stop_where_the_room_ends_and_count_what_is_left_out(outputs):
     assert len(some) < 4
     assert len(some) + lost == 4
     assert sum(len(each.data) for album in some for strip in album.strips for each in strip.pictures) <= 1.3 * size
+
+
+@pytest.mark.slow
+def test_the_page_of_as_many_records_as_all_papers_have_stays_below_five_megabytes(tmp_path):
+    config = {"dataset": {"classes": ["zero", "one"]}, **{f"key_{place}": "x" * 40 for place in range(100)}}
+    for place in range(250):
+        made(tmp_path, f"attack{place % 5}", HALF, 1 + place, purifier=f"purifier{place // 5}", side=28, config=config)
+    written = write_page(records(tmp_path), tmp_path / "report.html")
+    text = written.read_text()
+    assert written.stat().st_size < 5_000_000
+    assert text.count("<article") == 250
+    assert "to keep the file small" in text
+    assert "the page has no room for more" in text
 
 
 @pytest.mark.parametrize("shape", [(5, 7, 3), (5, 7, 1)])

@@ -15,7 +15,7 @@ from lgap_bench.record import Record
 from lgap_bench.report.grid import first_draw, lines_of
 
 COLUMNS = 4  # images of each record
-BYTES = 2_000_000  # of all pictures of a page
+BYTES = 1_500_000  # of all pictures of a page, which with all tables of the papers is to stay below 5 MB
 
 
 @dataclass(frozen=True)

@@ -159,5 +159,7 @@ def _verdict(claim: Mapping[str, Any], lowest: Line) -> str:
         return "yes: as high as published" if low >= published else "open: within the interval"
     if low <= published:
         return "open: within the interval"
-    sound = lowest["verdict"] == "sound"
-    return "yes, against the attacks tried" if sound else "open: higher, but an upper bound: a stronger attack exists"
+    return {
+        "sound": "yes, against the attacks tried",
+        "not judged": "open: higher, but its record was not judged: measure it again",
+    }.get(lowest["verdict"], "open: higher, but an upper bound: a stronger attack exists")
