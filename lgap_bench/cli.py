@@ -17,6 +17,7 @@ USAGE = """lgap-bench: how robust is a classifier behind an adversarial purifier
   lgap-bench status [sweep] [--watch] [--list]       a sweep's cells: done, running, waiting, failed
   lgap-bench report [--outputs DIR] [--csv FILE] [--markdown]    one table of all records, seeds merged
   lgap-bench report table=coup/1 [dataset=digits]    a paper's table, published beside measured
+  lgap-bench report html=report.html [table=lgap/1]  one page to look at: claims, attackers, tables, pictures, records
   lgap-bench report --captions [...]                 what the attacks did to the captions: label word, BLEU, ROUGE-L
   lgap-bench sync [--outputs DIR] [record ...]       send records to Weights & Biases that it does not have yet
   lgap-bench eval my_package:build [dataset=images path=DIR]    measure a defense of your own: see docs/your_defense.md

@@ -1,4 +1,4 @@
-"""`make demo`: LGAP against ever better attackers, in miniature, as one table and one picture."""
+"""`make demo`: LGAP against ever better attackers, in miniature, as one table, one picture and one page to look at."""
 
 from __future__ import annotations
 
@@ -31,12 +31,13 @@ PICTURED = ("lgap_bpda", "lgap_full")
 
 
 def main() -> None:
-    """Run (or look up) the demo's cells; write demo/table.csv and demo/grid.png below the outputs folder."""
+    """Run (or look up) the demo's cells; write demo/table.csv, grid.png and report.html below the outputs folder."""
     parser = argparse.ArgumentParser(description="LGAP against ever better attackers, in miniature.")
     parser.add_argument("--outputs", type=Path, default=Path("outputs"))
     outputs: Path = parser.parse_args().outputs
     began = time.monotonic()
 
+    from lgap_bench.report.browser.build import write_page
     from lgap_bench.report.grid import draw_grids
     from lgap_bench.report.pages.all import COLUMNS
     from lgap_bench.report.rows import merge
@@ -51,7 +52,8 @@ def main() -> None:
     print(text(page))
     picture = draw_grids([(found[name], "") for name in PICTURED], found[PICTURED[0]].classes(), folder / "grid.png")
     print("\n" + "\n".join(lesson({row["row"]: row for row in rows})))
-    print(f"\n{folder / 'table.csv'}  {picture}  {time.monotonic() - began:.1f} s")
+    shown = write_page(list(found.values()), folder / "report.html", heading="LGAP against ever better attackers")
+    print(f"\n{folder / 'table.csv'}  {picture}  {shown}  {time.monotonic() - began:.1f} s")
 
 
 def measured(outputs: Path) -> dict[str, Record]:

@@ -180,6 +180,15 @@ def test_a_notebook_shows_names_as_text(net, data, tmp_path):
     assert page.count("data:image/png;base64,") == 1
 
 
+def test_the_page_of_an_own_defense_says_how_it_was_measured_and_shows_classes_as_text(net, data, tmp_path):
+    result = measured(net, data, tmp_path, classes=[f"<script>alert({i})</script>" for i in range(10)])
+    text = result.report(tmp_path / "mine.html").read_text()
+    assert text.count("<script>") == 1
+    assert "✓ &lt;script&gt;alert(5)&lt;/script&gt;" in text
+    assert text.count("Measured from Python") == len(result.records)
+    assert "lgap-bench run " not in text.split('id="records"')[1]
+
+
 def refused(defense, data, folder, **more):
     with pytest.raises(ValueError, match=r".") as raised:
         measured(defense, data, folder, **more)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import base64
 import html
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from lgap_bench.record import Record
+from lgap_bench.report.browser.build import write_page
 from lgap_bench.report.page import shown
 from lgap_bench.report.rows import merge
 from lgap_bench.report.worst import worst_line
@@ -78,6 +80,13 @@ class Result:
         """Why it is not sound; empty where it is."""
         said = next(each.verdict()[1] for each in self._ascending if each.verdict()[0] == self._worst["verdict"])
         return [] if self.verdict == "sound" else [*said, *self.notes]
+
+    def report(self, path: str | Path) -> Path:
+        """Write a page for a browser with attackers, pictures and records in one file; returns its path.
+
+        Raises ValueError if the file cannot be written.
+        """
+        return write_page(self.records, Path(path), heading=self._title)
 
     def __str__(self) -> str:
         """A table, the verdict, and where the records lie."""

@@ -7,13 +7,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lgap_bench.report import write
+from lgap_bench.report.html import write_report
 from lgap_bench.report.page import Page, Unmeasured
 from lgap_bench.report.pages import all as all_records
-from lgap_bench.report.pages import captions, compare, curve, language, paper, pictures, strata
+from lgap_bench.report.pages import captions, claims, compare, curve, language, paper, pictures, strata
 
-KEYS = ("table", "dataset", "outputs", "format")
+KEYS = ("table", "dataset", "outputs", "format", "html")
 ALL = "all"  # every item of every paper that was measured
 KINDS = {
+    "claims": claims.page,
     "sweep": language.page,
     "compare": compare.page,
     "curve": curve.page,
@@ -30,6 +32,14 @@ def main() -> None:
     form = keys.get("format", "md" if arguments.markdown else "text")
     if form not in write.PRINTED:
         raise ValueError(f"format={form} is not known: use one of {', '.join(write.PRINTED)}")
+    if "html" in keys:
+        if arguments.csv or arguments.captions or "format" in keys:
+            raise ValueError(
+                "html=... with --csv, --captions or format=...: the page holds all of it, leave the others out"
+            )
+        table = None if keys.get("table") == ALL else keys.get("table")
+        print(f"written to {write_report(Path(keys['html']), outputs, item, table, keys.get('dataset'))}")
+        return
     if "table" not in keys:
         found = all_records.finished(outputs)
         page = captions.page(found) if arguments.captions else all_records.page(found)
@@ -87,7 +97,9 @@ def _arguments() -> argparse.Namespace:
         epilog=f"table= is all or one of {', '.join(paper.known())}; format= is one of {', '.join(write.PRINTED)}; dataset=digits picks the scale; paper tables are exported "
         "to <outputs>/tables/.",
     )
-    parser.add_argument("keys", nargs="*", metavar="key=value", help="table=..., dataset=..., outputs=..., format=...")
+    parser.add_argument(
+        "keys", nargs="*", metavar="key=value", help="table=..., dataset=..., outputs=..., format=..., html=<file>"
+    )
     parser.add_argument("--outputs", type=Path, default=Path("outputs"))
     parser.add_argument("--csv", type=Path, help="also write the table, with more columns, to this file")
     parser.add_argument("--markdown", action="store_true", help="print a Markdown table")
@@ -101,7 +113,7 @@ def _keys(texts: Sequence[str]) -> dict[str, str]:
         key, _, value = text.partition("=")
         if key not in KEYS or not value:
             raise ValueError(
-                f"{text} is not a key of report: use table=lgap/1, dataset=digits, outputs=..., format=latex"
+                f"{text} is not a key of report: use table=lgap/1, dataset=digits, outputs=..., format=latex, html=report.html"
             )
         keys[key] = value
     return keys

@@ -39,7 +39,7 @@ def draw_grids(records: Sequence[Titled], classes: Sequence[str], out: Path, col
 
 def grids(records: Sequence[Titled], classes: Sequence[str], columns: int = 8) -> Any:
     """Several records' grids under one another, each headed by its title; green is right, red is wrong."""
-    heights = [_lines(record) for record, _ in records]
+    heights = [lines_of(record) for record, _ in records]
     size = (1.55 * columns + 1.2, sum(2.05 * len(lines) + 0.7 for lines in heights))
     drawn = figure.canvas(*size, dpi=80, constrained=False)
     place = drawn.add_gridspec(len(records), 1, height_ratios=[len(lines) + 0.35 for lines in heights], hspace=0.14)
@@ -49,7 +49,7 @@ def grids(records: Sequence[Titled], classes: Sequence[str], columns: int = 8) -
     return drawn
 
 
-def _lines(record: Record) -> list[Line]:
+def lines_of(record: Record) -> list[Line]:
     """The rows of a record; the identity purifier has no purified ones."""
     lines = [Line("clean", "clean", "clean_undefended"), Line("attacked", "attacked", "attacked_undefended")]
     if record.summary()["purifier_name"] != "none":
@@ -67,7 +67,7 @@ def _draw(axes: Any, record: Record, title: str, lines: Sequence[Line], classes:
     samples, pictures = record.samples(), record.pictures()
     for row, line in zip(axes, lines, strict=True):
         _text(row[0], -0.18, 0.5, line.title, ha="right", va="center", fontsize=9)
-        guesses, right = _first_draw(samples, line.column) if line.column else (None, None)
+        guesses, right = first_draw(samples, line.column) if line.column else (None, None)
         captions = samples.get(f"{line.picture}_caption")
         for i, (axis, image) in enumerate(zip(row, pictures[line.picture], strict=False)):
             axis.imshow(image.clip(0, 1), interpolation="nearest")
@@ -80,7 +80,7 @@ def _draw(axes: Any, record: Record, title: str, lines: Sequence[Line], classes:
     _text(axes[0, 0], 0.0, 1.32, title, ha="left", va="bottom", fontsize=11, weight="bold")
 
 
-def _first_draw(samples: dict[str, list[Any]], column: str) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+def first_draw(samples: dict[str, list[Any]], column: str) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """What every image is taken for in the first draw, and whether that is right."""
     guesses = np.asarray(samples[column]).reshape(len(samples["label"]), -1)[:, :1]
     if "labels" in samples:  # several classes per image, one of which has to be met

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -56,6 +56,23 @@ def merge(cells: Sequence[Record], title: str = "") -> dict[str, Any]:
     row["failed"] = sum(s["failed"] for s in summaries)
     row["seconds"] = sum(record.run()["seconds"] for record in cells)
     return row
+
+
+class Merger:
+    """`merge` that remembers: a page asks for the same rows several times, and the intervals of scenes take a second each."""
+
+    def __init__(self) -> None:
+        self._held: dict[tuple[Record, ...], dict[str, Any]] = {}
+
+    def __call__(self, cells: Sequence[Record]) -> dict[str, Any]:
+        """What `merge(cells)` answers; a mapping of the caller's own."""
+        key = tuple(cells)
+        if key not in self._held:
+            self._held[key] = merge(cells)
+        return dict(self._held[key])
+
+
+Merge = Callable[[Sequence[Record]], dict[str, Any]]
 
 
 def _judged(cells: Sequence[Record], row: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from lgap_bench.record import Record, records
 from lgap_bench.report.page import Empty, Page, Table
-from lgap_bench.report.rows import apart, flattened, grouped, merge, told
+from lgap_bench.report.rows import Merge, apart, flattened, grouped, merge, told
 
 COLUMNS = (
     "row", "purifier", "attack", "view", "eps", "n", "natural", "robust", "robust_low", "robust_high", "any_of_k",
@@ -33,7 +33,7 @@ SAME = (
 )  # rows are told apart by these
 
 
-def page(found: Sequence[Record]) -> Page:
+def page(found: Sequence[Record], merge: Merge = merge) -> Page:
     """One row per cell; where several rows would read the same a column says what sets them apart."""
     groups = grouped(found)
     rows = [merge(group) for group in groups]
