@@ -1,4 +1,4 @@
-"""The command `lgap-bench`: `run` (the Hydra app), `tables`, `fetch`, `status`, `report`, `eval`, `demo`. Errors are one line; heavy imports are lazy."""
+"""The command `lgap-bench`: `run` (the Hydra app), `tables`, `fetch`, `report`, `verify`, `eval`, `demo` and others. Errors are one line; heavy imports are lazy."""
 
 from __future__ import annotations
 
@@ -20,6 +20,9 @@ USAGE = """lgap-bench: how robust is a classifier behind an adversarial purifier
   lgap-bench report html=report.html [table=lgap/1]  one page to look at: claims, attackers, tables, pictures, records
   lgap-bench report --captions [...]                 what the attacks did to the captions: label word, BLEU, ROUGE-L
   lgap-bench sync [--outputs DIR] [record ...]       send records to Weights & Biases that it does not have yet
+  lgap-bench verify RECORD [seed=N] [device=cuda]    score a record's kept images again: does its number hold? see docs/verify.md
+  lgap-bench pack RECORD [file.tar.gz]               one archive of a record, for somebody else's `verify`
+  lgap-bench robustbench RECORD [name=...] [card=true]    a record as RobustBench's JSON, or as metrics of a model card
   lgap-bench eval my_package:build [dataset=images path=DIR]    measure a defense of your own: see docs/your_defense.md
   lgap-bench demo [--outputs DIR]                    LGAP against ever better attackers, in miniature
   lgap-bench --version
@@ -116,6 +119,24 @@ def _sync() -> None:
     sync()
 
 
+def _verify() -> None:
+    from lgap_bench.verify.command import main as verify
+
+    verify()
+
+
+def _pack() -> None:
+    from lgap_bench.verify.archive import main as pack
+
+    pack()
+
+
+def _robustbench() -> None:
+    from lgap_bench.verify.robustbench import main as robustbench
+
+    robustbench()
+
+
 def _eval() -> None:
     from lgap_bench.own.shell import main as evaluated
 
@@ -135,6 +156,9 @@ _COMMANDS: dict[str, Callable[[], None]] = {
     "status": _status,
     "report": _report,
     "sync": _sync,
+    "verify": _verify,
+    "pack": _pack,
+    "robustbench": _robustbench,
     "eval": _eval,
     "demo": _demo,
 }
