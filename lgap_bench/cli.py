@@ -1,4 +1,4 @@
-"""The command `lgap-bench`: `run` (the Hydra app), `tables`, `fetch`, `status`, `report`, `eval`, `demo`. Errors are one line; heavy imports are lazy."""
+"""The command `lgap-bench`: `run` (the Hydra app), `tables`, `fetch`, `report`, `verify`, `eval`, `demo` and others. Errors are one line; heavy imports are lazy."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ USAGE = """lgap-bench: how robust is a classifier behind an adversarial purifier
   lgap-bench report table=coup/1 [dataset=digits]    a paper's table, published beside measured
   lgap-bench report --captions [...]                 what the attacks did to the captions: label word, BLEU, ROUGE-L
   lgap-bench sync [--outputs DIR] [record ...]       send records to Weights & Biases that it does not have yet
+  lgap-bench verify RECORD [seed=N] [device=cuda]    score a record's kept images again: does its number hold? see docs/verify.md
+  lgap-bench pack RECORD [file.tar.gz]               one archive of a record, for somebody else's `verify`
   lgap-bench eval my_package:build [dataset=images path=DIR]    measure a defense of your own: see docs/your_defense.md
   lgap-bench demo [--outputs DIR]                    LGAP against ever better attackers, in miniature
   lgap-bench --version
@@ -115,6 +117,18 @@ def _sync() -> None:
     sync()
 
 
+def _verify() -> None:
+    from lgap_bench.verify.command import main as verify
+
+    verify()
+
+
+def _pack() -> None:
+    from lgap_bench.verify.command import pack_main as pack
+
+    pack()
+
+
 def _eval() -> None:
     from lgap_bench.own.shell import main as evaluated
 
@@ -134,6 +148,8 @@ _COMMANDS: dict[str, Callable[[], None]] = {
     "status": _status,
     "report": _report,
     "sync": _sync,
+    "verify": _verify,
+    "pack": _pack,
     "eval": _eval,
     "demo": _demo,
 }
