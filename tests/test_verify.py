@@ -196,6 +196,13 @@ def test_code_that_a_stranger_names_is_not_called(copy, tmp_path, target):
     assert not (tmp_path / "called").exists()
 
 
+def test_a_function_that_a_stranger_has_built_a_part_with_is_not_called(copy, tmp_path):
+    config = copy.config()
+    config["classifier"] = {"_target_": "lgap_bench.classifier.callable.load", "build": "os:mkdir", "arguments": {"path": str(tmp_path / "called")}}  # fmt: skip
+    assert "os.mkdir" in refused(asked(sealed(copy, config=config).folder, tmp_path))
+    assert not (tmp_path / "called").exists()
+
+
 def test_a_value_that_would_be_computed_is_refused(copy, tmp_path):
     config = (copy.folder / "config.yaml").read_text().replace("a photo of a handwritten {label}", "'${oc.env:HOME}'")
     (copy.folder / "config.yaml").write_text(config)

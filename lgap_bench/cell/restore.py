@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from lgap_bench import CONF
-from lgap_bench.cell.config import GROUPS, STAGES, Cell, Config, Names
+from lgap_bench.cell.config import GROUPS, ROWS, STAGES, Cell, Config, Names
 from lgap_bench.cell.identity import targets
 
 NOT_PARTS = ("hydra", "logger")  # folders of conf/ whose code is no part of a cell
@@ -34,6 +34,9 @@ def restored(plain: Mapping[str, Any]) -> Cell:
     defaults = yaml.safe_load((CONF / "config.yaml").read_text())
     own = {each.name for each in fields(Cell)} - parts.keys() - {"names", "numbers"}
     held = {**{key: given.get(key, defaults.get(key)) for key in own}, "shard": None, "shards": 1}
+    held["auto_rows"] = held["max_rows"] == "auto"  # asked for here: a record has the number that was found
+    if held["auto_rows"]:
+        held["max_rows"] = ROWS
     numbers = {**given, **held, "_about_": given.get("_about_") or {}}
     return Cell(**parts, names=Names(**names), numbers=numbers, **{**held, "outputs": Path(held["outputs"])})
 

@@ -112,7 +112,7 @@ def verify(where: Path, words: Mapping[str, Any]) -> Verified:
         device = find_device(cell.device)
         require_same(record, cell, device)
         require_same_training(record, cell, device, made=False)
-        configure(cell.tf32, cell.threads)
+        configure(cell.tf32, cell.threads, device)
         check_signatures(cell)
         claim = held_against(record, instantiate(cell.dataset), instantiate(cell.threat))
         lines: Sequence[Compared] = ()
