@@ -21,6 +21,7 @@ USAGE = """lgap-bench: how robust is a classifier behind an adversarial purifier
   lgap-bench sync [--outputs DIR] [record ...]       send records to Weights & Biases that it does not have yet
   lgap-bench verify RECORD [seed=N] [device=cuda]    score a record's kept images again: does its number hold? see docs/verify.md
   lgap-bench pack RECORD [file.tar.gz]               one archive of a record, for somebody else's `verify`
+  lgap-bench robustbench RECORD [name=...] [card=true]    a record as RobustBench's JSON, or as metrics of a model card
   lgap-bench eval my_package:build [dataset=images path=DIR]    measure a defense of your own: see docs/your_defense.md
   lgap-bench demo [--outputs DIR]                    LGAP against ever better attackers, in miniature
   lgap-bench --version
@@ -129,6 +130,12 @@ def _pack() -> None:
     pack()
 
 
+def _robustbench() -> None:
+    from lgap_bench.verify.robustbench import main as robustbench
+
+    robustbench()
+
+
 def _eval() -> None:
     from lgap_bench.own.shell import main as evaluated
 
@@ -150,6 +157,7 @@ _COMMANDS: dict[str, Callable[[], None]] = {
     "sync": _sync,
     "verify": _verify,
     "pack": _pack,
+    "robustbench": _robustbench,
     "eval": _eval,
     "demo": _demo,
 }
