@@ -22,6 +22,7 @@ from lgap_bench.runtime import files
 from lgap_bench.verify.archive import pack
 from lgap_bench.verify.command import verify
 from lgap_bench.verify.judge import Compared, compared
+from scripts.verified import share
 
 CELL = ["purifier=downsample", "attack=pgd", "keep_images=true", *SMALL]
 
@@ -118,7 +119,7 @@ def test_a_number_that_was_made_up_disagrees(copy, tmp_path):
     done = asked(sealed(copy, samples=samples, summary={"robust": robust}).folder, tmp_path)
     assert done.returncode == 1
     assert "robust    recorded 100.0   here   " in done.stdout
-    assert "DISAGREE: a 95 % interval" in done.stdout
+    assert "  DISAGREE: " in done.stdout
 
 
 def test_an_image_outside_the_ball_disagrees_and_nothing_is_scored(copy, tmp_path):
@@ -244,17 +245,39 @@ def test_an_older_config_gets_the_defaults_of_what_it_did_not_know():
     assert (again.save_every, again.clip) == (180, None)
 
 
-def test_agreement_is_the_interval_of_the_difference_holding_zero():
-    def line(low: float, high: float) -> Compared:
-        return Compared("robust", 50, 50, 0, low, high, 0, 8)
+def line(low: float = -1, high: float = 1, turned: int = 0, images: int = 8) -> Compared:
+    return Compared("robust", 50, 50, 0, low, high, turned, turned, images)
 
-    assert [line(*ends).agrees for ends in ((-1, 1), (0, 1), (-1, 0), (0.1, 1), (-1, -0.1))] == [
-        True,
-        True,
-        True,
-        False,
-        False,
-    ]
+
+def test_agreement_is_the_interval_of_the_difference_holding_zero():
+    ends = ((-1, 1), (0, 1), (-1, 0), (0.1, 1), (-1, -0.1))
+    assert [line(*each).agrees for each in ends] == [True, True, True, False, False]
+
+
+def test_honest_records_of_random_defenses_agree_and_raised_ones_do_not():
+    assert share(128, 10, 0.5, 0, 200) < 10
+    assert share(128, 10, 0.5, 10, 200) > 95
+
+
+def test_fixed_answers_may_be_turned_by_rounding_alone():
+    assert [line(turned=n).agrees for n in (0, 1, 2)] == [True, True, False]
+    assert [line(turned=n, images=512).agrees for n in (6, 7)] == [True, False]
+
+
+def test_three_images_more_than_a_fixed_defense_has_are_found_whatever_margins_are_claimed(kept, copy, tmp_path):
+    """An interval over sixteen images is too wide to tell."""
+    samples = copy.samples()
+    right = [guess[0] == label for guess, label in zip(samples["attacked_prediction"], samples["label"], strict=True)]
+    for row in [row for row, each in enumerate(right) if not each][:3]:
+        samples["attacked_prediction"][row], samples["attacked_margin"][row], right[row] = (
+            [samples["label"][row]],
+            [1e-6],
+            True,
+        )
+    robust = {**copy.summary()["robust"], "mean": 100 * float(np.mean(right))}
+    done = asked(sealed(copy, samples=samples, summary={"robust": robust}).folder, tmp_path)
+    assert done.returncode == 1
+    assert "far from turning" in done.stdout
 
 
 def test_samples_whose_attack_failed_count_neither_way(kept, copy):

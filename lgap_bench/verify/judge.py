@@ -16,6 +16,7 @@ from lgap_bench.runtime import files
 from lgap_bench.task.single_label import SINGLE_LABEL
 
 CLOSE = 1e-4  # how far a recorded distance may lie from the one that is found: sums differ in their last digits
+NEAR = 0.1  # of the median margin: answers as close to turning as that may be turned by another machine's rounding
 TITLES = {"natural": "clean", "robust": "attacked"}
 
 
@@ -25,6 +26,8 @@ class Compared:
 
     Attributes:
         changed: images whose share of right draws is not the same.
+        turned: of a defense that draws nothing, those whose answer here is not close to turning, so that no rounding explains
+            it; 0 of one that draws.
         images: how many count.
     """
 
@@ -35,12 +38,21 @@ class Compared:
     low: float
     high: float
     changed: int
+    turned: int
     images: int
 
     @property
     def agrees(self) -> bool:
-        """Whether the interval of the difference holds 0."""
-        return self.low <= 0 <= self.high
+        """Whether the interval of the difference holds 0, and of fixed answers at most `tolerated` were turned."""
+        return self.low <= 0 <= self.high and self.turned <= tolerated(self.images)
+
+
+def tolerated(images: int) -> int:
+    """How many fixed answers may be turned: a caption or a box that rounding changes can turn one for good.
+
+    Without this a defense that draws nothing could claim a few images more: an interval over images would not tell.
+    """
+    return 1 + images // 100
 
 
 def compared(record: Record, again: Record) -> list[Compared]:
@@ -53,16 +65,21 @@ def compared(record: Record, again: Record) -> list[Compared]:
     for title, name in TITLES.items():
         chosen = kept if title == "robust" else np.ones_like(kept)
         if chosen.any():
-            old = SINGLE_LABEL.correct(theirs, name).mean(1)[chosen]
-            new = SINGLE_LABEL.correct(ours, name).mean(1)[rows][chosen]
-            found.append(_compared(title, old, new))
+            old = SINGLE_LABEL.correct(theirs, name)[chosen]
+            new = SINGLE_LABEL.correct(ours, name)[rows][chosen]
+            found.append(_compared(title, old, new, np.asarray(ours[f"{name}_margin"])[rows][chosen]))
     return found
 
 
-def _compared(title: str, old: NDArray[np.float64], new: NDArray[np.float64]) -> Compared:
-    difference, low, high = paired_interval(100 * (new - old)[None])
-    changed = int((old != new).sum())
-    return Compared(title, 100 * float(old.mean()), 100 * float(new.mean()), difference, low, high, changed, len(old))
+def _compared(title: str, old: NDArray[np.bool_], new: NDArray[np.bool_], margins: NDArray[np.float64]) -> Compared:
+    """Of right answers (images, draws) there and here, and the margins of those here."""
+    before, after = old.mean(1), new.mean(1)
+    difference, low, high = paired_interval(100 * (after - before)[None])
+    changed, turned = before != after, 0
+    if new.shape[1] == 1:  # the margin here, since a record can claim any
+        turned = int((changed & (np.abs(margins[:, 0]) > NEAR * np.median(np.abs(margins)))).sum())
+    recorded, again = 100 * float(before.mean()), 100 * float(after.mean())
+    return Compared(title, recorded, again, difference, low, high, int(changed.sum()), turned, len(old))
 
 
 def require_images(record: Record, dataset: DataSet, threat: Any) -> str | None:
