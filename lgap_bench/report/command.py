@@ -10,8 +10,9 @@ from lgap_bench.report import write
 from lgap_bench.report.page import Page, Unmeasured
 from lgap_bench.report.pages import all as all_records
 from lgap_bench.report.pages import captions, compare, curve, language, paper, pictures, strata
+from lgap_bench.report.tested import with_tests
 
-KEYS = ("table", "dataset", "outputs", "format")
+KEYS = ("table", "dataset", "outputs", "format", "paired")
 ALL = "all"  # every item of every paper that was measured
 KINDS = {
     "sweep": language.page,
@@ -30,6 +31,8 @@ def main() -> None:
     form = keys.get("format", "md" if arguments.markdown else "text")
     if form not in write.PRINTED:
         raise ValueError(f"format={form} is not known: use one of {', '.join(write.PRINTED)}")
+    if "paired" in keys and "table" not in keys:
+        raise ValueError(f"paired={keys['paired']} without a table: name one, table=lgap/1")
     if "table" not in keys:
         found = all_records.finished(outputs)
         page = captions.page(found) if arguments.captions else all_records.page(found)
@@ -41,15 +44,23 @@ def main() -> None:
     if arguments.csv or arguments.captions:
         raise ValueError("table=... with --csv or --captions: a paper's table is always exported, use one or the other")
     whole = keys["table"] == ALL
-    print_items(paper.known() if whole else [keys["table"]], outputs, keys.get("dataset"), form, whole)
+    if (paired := keys.get("paired", "false")) not in ("true", "false"):
+        raise ValueError(f"paired={paired} is not known: use paired=true, for tests between the rows, or leave it away")
+    names = paper.known() if whole else [keys["table"]]
+    print_items(names, outputs, keys.get("dataset"), form, whole, paired == "true")
 
 
 def print_items(
-    names: Sequence[str], outputs: Path, dataset: str | None = None, form: str = "text", measured: bool = False
+    names: Sequence[str],
+    outputs: Path,
+    dataset: str | None = None,
+    form: str = "text",
+    measured: bool = False,
+    paired: bool = False,
 ) -> None:
     """Items of a paper, printed and, where they were measured, written to <outputs>/tables/.
 
-    `measured`: leave out those of which nothing was. Raises ValueError if nothing is left.
+    `measured`: leave out those of which nothing was. `paired`: with tests between their rows. Raises ValueError if nothing is left.
     """
     pages = []
     for name in names:
@@ -62,6 +73,7 @@ def print_items(
         raise ValueError(
             f"table=all: no item of a paper was measured in {outputs / 'records'}: run `lgap-bench tables lgap dataset=digits`"
         )
+    pages = [with_tests(page, outputs) for page in pages] if paired else pages
     # All files first: a reader who leaves early (`| head`) must not keep them from being written.
     written = [write.export(page, outputs / "tables") if page.measured else [] for page in pages]
     for page, files in zip(pages, written, strict=True):
@@ -84,7 +96,7 @@ def item(name: str, outputs: Path, dataset: str | None = None) -> list[Page]:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description="Records as one table, seeds merged; `table=lgap/1` sets a paper's values beside them.",
-        epilog=f"table= is all or one of {', '.join(paper.known())}; format= is one of {', '.join(write.PRINTED)}; dataset=digits picks the scale; paper tables are exported "
+        epilog=f"table= is all or one of {', '.join(paper.known())}; format= is one of {', '.join(write.PRINTED)}; dataset=digits picks the scale; paired=true adds tests between the rows; paper tables are exported "
         "to <outputs>/tables/.",
     )
     parser.add_argument("keys", nargs="*", metavar="key=value", help="table=..., dataset=..., outputs=..., format=...")
@@ -101,7 +113,7 @@ def _keys(texts: Sequence[str]) -> dict[str, str]:
         key, _, value = text.partition("=")
         if key not in KEYS or not value:
             raise ValueError(
-                f"{text} is not a key of report: use table=lgap/1, dataset=digits, outputs=..., format=latex"
+                f"{text} is not a key of report: use table=lgap/1, dataset=digits, outputs=..., format=latex, paired=true"
             )
         keys[key] = value
     return keys
