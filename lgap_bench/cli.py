@@ -125,7 +125,7 @@ def _verify() -> None:
 
 
 def _pack() -> None:
-    from lgap_bench.verify.command import pack_main as pack
+    from lgap_bench.verify.archive import main as pack
 
     pack()
 

@@ -19,6 +19,7 @@ from lgap_bench.cell.compose import resolved
 from lgap_bench.cell.restore import restored
 from lgap_bench.record import Record
 from lgap_bench.runtime import files
+from lgap_bench.verify.again import placed
 from lgap_bench.verify.archive import pack
 from lgap_bench.verify.command import verify
 from lgap_bench.verify.judge import Compared, compared
@@ -110,6 +111,29 @@ def test_the_record_and_its_folder_stay_as_they_were(kept, tmp_path):
     verify(kept.folder, {"outputs": str(kept.folder.parent.parent), "seed": 9})
     after = {path: content for path, content in state().items() if "/verified/" not in path}
     assert after == before
+
+
+def test_new_scores_lie_below_ones_own_outputs_and_not_where_the_record_says(copy, tmp_path, monkeypatch):
+    theirs = tmp_path / "chosen by a stranger"
+    record = sealed(copy, config={**copy.config(), "outputs": str(theirs)})
+    (here := tmp_path / "here").mkdir()
+    monkeypatch.chdir(here)
+    assert called("verify", str(record.folder), "seed=5").returncode == 0
+    assert not theirs.exists()
+    assert len(list((here / "outputs" / "verified").iterdir())) == 1
+
+
+def test_data_that_lie_elsewhere_are_found_by_word_and_by_environment(monkeypatch):
+    plain = {
+        "data": "/theirs/data",
+        "checkpoints": "c",
+        "dataset": {"root": "/theirs/data/cifar", "caption": "/theirs/database"},
+    }
+    assert placed(plain, {"data": "/mine"})["dataset"] == {"root": "/mine/cifar", "caption": "/theirs/database"}
+    monkeypatch.setenv("LGAP_BENCH_DATA", "/ours")
+    assert placed(plain, {})["dataset"]["root"] == "/ours/cifar"
+    assert placed(plain, {"data": "/mine"})["data"] == "/mine"
+    assert plain["data"] == "/theirs/data"
 
 
 def test_a_number_that_was_made_up_disagrees(copy, tmp_path):

@@ -19,7 +19,8 @@ from lgap_bench.runtime.device import Device
 from lgap_bench.verify.archive import WEIGHTS
 
 NUMBERS = ("seed", "device", "outputs", "threads", "max_rows", "data", "checkpoints")  # what may differ from the record
-FOLDERS = ("data", "checkpoints")
+FOLDERS = {"data": "LGAP_BENCH_DATA", "checkpoints": "LGAP_BENCH_CHECKPOINTS"}  # and where they lie here, if it says so
+OUTPUTS = "outputs"  # the record's own may be a folder of another machine, and a stranger chose it
 # Of an identity: the attack's own, and what may differ between two machines or releases and is told.
 ATTACKS = ("attack", "view", "seed", "unrelated", "order")
 TOLD = ("device", "numerics_version", "code")
@@ -37,7 +38,7 @@ def again(record: Record, words: Mapping[str, Any], seed: int, trusted: tuple[st
     """
     plain = record.config()
     require_known(plain, trusted)
-    plain = _placed(plain, words)
+    plain = placed(plain, words)
     if seed == record.summary()["seed"]:
         raise ValueError(f"seed={seed} is the record's own: its draws are those that were scored, choose another seed")
     cell = restored(plain)
@@ -101,9 +102,11 @@ def differences(record: Record, cell: Cell, device: Device) -> list[str]:
     return found
 
 
-def _placed(plain: Mapping[str, Any], words: Mapping[str, Any]) -> dict[str, Any]:
+def placed(plain: Mapping[str, Any], words: Mapping[str, Any]) -> dict[str, Any]:
     """The config with the paths and settings of this machine."""
     held: dict[str, Any] = json.loads(json.dumps(plain))  # a copy of its own
+    own = {key: os.environ[variable] for key, variable in FOLDERS.items() if os.environ.get(variable)}
+    words = {"outputs": OUTPUTS, **own, **words}
     for key in FOLDERS:
         if key in words:
             held = _moved(held, str(held.get(key, key)), str(words[key]))

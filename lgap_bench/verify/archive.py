@@ -1,4 +1,4 @@
-"""A record as one archive, and back: every file by its SHA-256, nothing that could reach outside its folder.
+"""`lgap-bench pack`: a record as one archive, and back: every file by its SHA-256, nothing that leads outside its folder.
 
 <id>.tar.gz   manifest.json    which record, made with which versions and weights, and size and SHA-256 of every file
               <id>/...         the record's own files
@@ -15,6 +15,7 @@ import io
 import json
 import re
 import shutil
+import sys
 import tarfile
 import tempfile
 import zlib
@@ -27,12 +28,32 @@ from lgap_bench.record import Record
 from lgap_bench.runtime import files
 from lgap_bench.runtime import weights as weight_files
 
+PACK = """lgap-bench pack <record folder> [file.tar.gz]
+
+Writes one archive of a record that was measured with keep_images=true; `lgap-bench verify` takes it elsewhere. docs/verify.md
+"""
 FORMAT = 1
 MANIFEST, SUFFIX = "manifest.json", ".tar.gz"
 LARGEST_MANIFEST = 2**22  # bytes; one line per file of a record is far less
 WEIGHTS = ("weights", "file", "clip")  # keys of an identity that hold the SHA-256 of files
 VERSIONS = ("lgap-bench", "python", "torch", "diffusers", "transformers", "pyautoattack", "torchattacks", "torchsde")
 UNREADABLE = (OSError, EOFError, tarfile.TarError, zlib.error)
+
+
+def main() -> None:
+    """Pack the record that the command line names and say where."""
+    words = sys.argv[1:]
+    if not words or words[0] in ("--help", "-h"):
+        print(PACK, end="")
+        return
+    if len(words) > 2:
+        raise ValueError(f"{words[2]} is one word too many: lgap-bench pack <record folder> [file.tar.gz]")
+    folder = Path(words[0])
+    if folder.is_file():
+        raise ValueError(f"{folder} is a file: give the record's folder, <outputs>/records/<id>")
+    with opened(folder) as record:
+        file = pack(record, Path(words[1]) if len(words) > 1 else Path(f"{record.folder.name}{SUFFIX}"))
+    print(f"{file}   {file.stat().st_size / 2**20:.1f} MiB   sha256 {weight_files.sha256(file)}")
 
 
 def pack(record: Record, file: Path) -> Path:

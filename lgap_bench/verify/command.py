@@ -1,4 +1,4 @@
-"""`lgap-bench verify`: somebody else's number, checked; `lgap-bench pack`: one's own, made ready for that.
+"""`lgap-bench verify`: somebody else's number, checked.
 
 A number is checked by scoring the attacked images that its record kept, on draws of another seed. Whoever made the record
 cannot have chosen images, or draws, by what these say.
@@ -24,10 +24,9 @@ from lgap_bench.logger.configured import configured
 from lgap_bench.measure import measure
 from lgap_bench.record import Record
 from lgap_bench.runtime import files
-from lgap_bench.runtime import weights as weight_files
 from lgap_bench.runtime.device import configure, find_device
 from lgap_bench.verify.again import NUMBERS, SEEDS, again, differences, require_same, require_same_training
-from lgap_bench.verify.archive import SUFFIX, opened, pack, require_images
+from lgap_bench.verify.archive import opened, require_images
 from lgap_bench.verify.judge import Compared, compared, tolerated
 from lgap_bench.verify.judge import require_images as held_against
 
@@ -36,10 +35,6 @@ USAGE = """lgap-bench verify <record folder or archive> [seed=N] [device=cuda] [
 Scores the attacked images that a record kept, on draws of another seed, and says whether both numbers agree. Exit code 1 where
 they do not. Paths of the record that lead elsewhere here are words too: classifier.weights=PATH. trust=PACKAGE allows parts
 that are not this release's. docs/verify.md
-"""
-PACK = """lgap-bench pack <record folder> [file.tar.gz]
-
-Writes one archive of a record that was measured with keep_images=true; `lgap-bench verify` takes it elsewhere. docs/verify.md
 """
 
 
@@ -79,22 +74,6 @@ def main() -> None:
     print(told(found))
     if not found.agrees:
         sys.exit(1)
-
-
-def pack_main() -> None:
-    """Pack the record that the command line names and say where."""
-    words = sys.argv[1:]
-    if not words or words[0] in ("--help", "-h"):
-        print(PACK, end="")
-        return
-    if len(words) > 2:
-        raise ValueError(f"{words[2]} is one word too many: lgap-bench pack <record folder> [file.tar.gz]")
-    folder = Path(words[0])
-    if folder.is_file():
-        raise ValueError(f"{folder} is a file: give the record's folder, <outputs>/records/<id>")
-    with opened(folder) as record:
-        file = pack(record, Path(words[1]) if len(words) > 1 else Path(f"{record.folder.name}{SUFFIX}"))
-    print(f"{file}   {file.stat().st_size / 2**20:.1f} MiB   sha256 {weight_files.sha256(file)}")
 
 
 def verify(where: Path, words: Mapping[str, Any]) -> Verified:
