@@ -201,6 +201,21 @@ def test_weights_may_lie_elsewhere_but_must_be_the_same(kept, tmp_path):
     assert asked(kept.folder, tmp_path, f"classifier.weights={elsewhere}").returncode == 0
 
 
+def test_a_stage_that_gave_other_weights_is_refused_before_and_after_it_is_made_here(tmp_path):
+    words = ["finetune=clean", "finetune.epochs=1", "finetune.n=32", *CELL, f"outputs={tmp_path / 'made'}"]
+    record = run(words)
+    assert called("verify", str(record.folder), f"outputs={tmp_path / 'made'}", "seed=5").returncode == 0
+    stages = record.summary()["stages"]
+    stages["finetune"]["sha256"] = "0" * 64
+    record = sealed(record, summary={"stages": stages})
+    for outputs in ("made", "new"):  # where the weights are there already, and where they are trained first
+        done = called("verify", str(record.folder), f"outputs={tmp_path / outputs}", "seed=6")
+        assert done.returncode == 1
+        assert done.stdout == ""
+        assert "finetune gave other weights here" in done.stderr.splitlines()[-1]
+    assert len(list((tmp_path / "made" / "verified").iterdir())) == 1, "what was refused before has no score"
+
+
 def test_other_code_and_another_release_are_said_and_not_refused(copy, tmp_path):
     identity = copy.identity()
     identity["code"] = {"lgap_bench.attack.pgd": "0" * 64}
