@@ -230,7 +230,7 @@ def test_permuted_classes_are_said_on_the_screen(own):
     done = called("run", *own("classifier", "OddClassifier", kind="rolled"), "attack=none")
     assert done.returncode == 0, done.stderr
     assert "verdict: invalid" in done.stdout
-    assert "are labels and class order right?" in done.stdout
+    assert "its logits fit the labels in another order" in done.stdout
     assert "robust   ?" in done.stdout
 
 

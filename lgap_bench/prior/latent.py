@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,8 @@ from lgap_bench.prior.resize import resized
 from lgap_bench.runtime import examined
 from lgap_bench.runtime import weights as weight_files
 from lgap_bench.runtime.pretrained import caption_length, pretrained, require_finite, require_vocabulary
+
+Prediction = Literal["epsilon", "v_prediction"]  # what a network returns
 
 
 @dataclass(frozen=True)
@@ -186,7 +188,7 @@ def examine(weights: str, prediction: str | None = None) -> None:
     require_vocabulary(found.words.from_pretrained(folder / "tokenizer"), words, weights)
 
 
-def load(weights: str, memory: float | None = None, prediction: str | None = None) -> LatentPrior:
+def load(weights: str, memory: float | None = None, prediction: Prediction | None = None) -> LatentPrior:
     """The model in a folder with `vae`, `unet`, `text_encoder`, `tokenizer` and `scheduler`, as Stable Diffusion's, or in one file.
 
     `prediction`: of a single file of Stable Diffusion 2 whether it predicts `epsilon` or `v_prediction`, null for what its
