@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -126,6 +127,22 @@ def test_a_draw_depends_on_its_noise_key_alone(net, data, rows):
     assert torch.equal(before, torch.get_rng_state())
     if rows > 1:
         assert not torch.equal(part(x[:1], noise.rows(1, 2)), whole[:1])
+
+
+def test_the_callers_process_may_still_download_afterwards(tmp_path):
+    code = (
+        "import os, torch\n"
+        "from lgap_bench import evaluate\n"
+        "net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 2))\n"
+        "evaluate(net, torch.rand(2, 3, 2, 2), [0, 1], attackers=['full attack.steps=1'], progress=False)\n"
+        "import huggingface_hub.constants as constants\n"
+        "print(os.environ.get('HF_HUB_OFFLINE'), constants.HF_HUB_OFFLINE)"
+    )
+    held = {key: value for key, value in os.environ.items() if key != "HF_HUB_OFFLINE"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=held, capture_output=True, text=True, timeout=120
+    )
+    assert done.stdout.split() == ["None", "False"], done.stderr
 
 
 def test_what_draws_is_known_to_draw_and_is_scored_on_several_draws(net, data, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -31,6 +32,22 @@ def borrowed(parts: Sequence[Any], device: str) -> Iterator[None]:
         for module, home, dtype in homes:
             if home is not None:
                 module.to(device=home, dtype=dtype)
+
+
+@contextmanager
+def online() -> Iterator[None]:
+    """A cell tells the hub's libraries to stay offline, for its whole process: here that is somebody else's, and is undone.
+
+    They look at the environment when they are imported, so that is done before.
+    """
+    import huggingface_hub.constants as _read_now  # noqa: F401
+
+    held = os.environ.get("HF_HUB_OFFLINE")
+    try:
+        yield
+    finally:
+        if held is None:
+            os.environ.pop("HF_HUB_OFFLINE", None)
 
 
 def precision(parts: Sequence[Any]) -> str:

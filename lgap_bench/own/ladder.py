@@ -12,7 +12,7 @@ from lgap_bench.dataset.base import DataSet
 from lgap_bench.logger.base import Loggers
 from lgap_bench.measure import run_cell
 from lgap_bench.own.asked import Asked, ask
-from lgap_bench.own.borrowed import borrowed, precision
+from lgap_bench.own.borrowed import borrowed, online, precision
 from lgap_bench.own.result import Result, Rung
 from lgap_bench.own.wrapped import Function, OwnClassifier, OwnPurifier, Plain
 from lgap_bench.purifier.base import Purifier
@@ -53,7 +53,7 @@ def climb(
     Raises ValueError in one line for parts that do not keep their promises.
     """
     device = find_device(str(compose(["attack=none"])[0].device))
-    with borrowed(subject.parts, device.torch):
+    with online(), borrowed(subject.parts, device.torch):
         few = dataset.images[: min(8, len(dataset))].to(device.torch)
         about = _asked(subject, few)
         _check_classes(subject, about["classifier"], dataset)

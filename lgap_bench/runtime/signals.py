@@ -8,7 +8,10 @@ import subprocess
 import threading
 from types import FrameType
 
-ENDING = ("SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")  # SIGINT is Python's own
+ENDING = ("SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGINT")
+# Where Python calls functions whose exceptions it ignores: weak references (every import has one) and finalizers.
+DEAF = {"importlib._bootstrap": {"cb"}, "weakref": {"remove", "_remove"}, "_weakrefset": {"_remove"}}
+LATER = 0.05  # seconds after which a signal that came there is sent again
 WARNINGS = ("SIGUSR1", "SIGUSR2")  # what SLURM's --signal sends before the time is over
 
 
@@ -29,12 +32,29 @@ def listen() -> None:
         return
     for name in ENDING:
         number = getattr(signal, name, None)
-        if number is not None and signal.getsignal(number) == signal.SIG_DFL:
+        if number is not None and signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
             signal.signal(number, _interrupt)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
+    if _deaf(frame):  # an exception would end there, and the signal with it
+        again = threading.Timer(LATER, os.kill, (os.getpid(), number))
+        again.daemon = True
+        again.start()
+        return
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt
     raise Interrupted(number)
+
+
+def _deaf(frame: FrameType | None) -> bool:
+    """Whether the interrupted code runs inside a function whose exceptions Python ignores."""
+    while frame is not None:
+        name = frame.f_code.co_name
+        if name == "__del__" or name in DEAF.get(str(frame.f_globals.get("__name__")), ()):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def exit_code(error: KeyboardInterrupt) -> int:
