@@ -234,3 +234,12 @@ def test_the_ablation_of_language_has_every_attack_and_refuses_two_records_for_o
     language(tmp_path, "oracle", 0.5, ALL, "full", attack="stronger")
     with pytest.raises(ValueError, match=r"both captions from oracle at strength 0.5"):
         sweep(experiments, tmp_path, "digits")
+
+
+def test_a_row_without_a_miniature_is_left_out_there_and_measured_at_paper_scale():
+    from lgap_bench.sweep.tables import grids
+
+    name = "conditioned_denoising/ablation/rt_detr"
+    small, large = (str(grids(["conditioned_denoising/ablations"], miniature, False)) for miniature in (True, False))
+    assert name not in small
+    assert name in large

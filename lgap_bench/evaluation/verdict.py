@@ -30,6 +30,7 @@ SLOPE = (0.5, 2.0)  # finite difference over gradient, median over the images as
 REGENERATED = 2.0  # percent of pixels without gradient that a region which is regenerated leaves unsaid
 FLAT = 50.0  # percent of images whose margin stays exactly the same under noise
 FAILED = 5.0  # percent of samples
+WEIGHTS = {"captioner": "caption_weight", "detector": "detector_weight"}  # of an attack's loss
 
 
 @dataclass(frozen=True)
@@ -141,22 +142,23 @@ def _one_draw(facts: Facts) -> Reason | None:
     return Reason("EOT", "one draw per gradient on a randomized defense: use attack.draws=10 or more")
 
 
-def _captioner(facts: Facts) -> Reason | None:
-    """A captioner is a second classifier; one that can be attacked has to be."""
-    attackable = paths(facts.cell.purifier.get("captioner"), "weights")
-    attacked = any(attack.get("caption_weight") for attack in facts.attacks)
+def _unattacked(facts: Facts, part: str, mend: str) -> Reason | None:
+    """A part of the purifier that has weights can be attacked, by its own term in the loss, and then has to be."""
+    attackable = paths(facts.cell.purifier.get(part), "weights")
+    attacked = any(attack.get(WEIGHTS[part]) for attack in facts.attacks)
     if not attackable or attacked or facts.cell.names.attack == "none":
         return None
-    return Reason("captioner", "the captioner can be attacked and was not: use attack=full_joint or full_ensemble")
+    return Reason(part, f"the {part} can be attacked and was not: use attack={mend}")
+
+
+def _captioner(facts: Facts) -> Reason | None:
+    """A captioner is a second classifier."""
+    return _unattacked(facts, "captioner", "full_joint or full_ensemble")
 
 
 def _detector(facts: Facts) -> Reason | None:
-    """A detector says where and under which words an image is purified; one that can be attacked has to be."""
-    attackable = paths(facts.cell.purifier.get("detector"), "weights")
-    attacked = any(attack.get("detector_weight") for attack in facts.attacks)
-    if not attackable or attacked or facts.cell.names.attack == "none":
-        return None
-    return Reason("detector", "the detector can be attacked and was not: use attack=full_detector or bpda_detector")
+    """A detector says where and under which words an image is purified."""
+    return _unattacked(facts, "detector", "full_detector or bpda_detector")
 
 
 def _regenerated(facts: Facts) -> Reason | None:

@@ -65,7 +65,9 @@ def items(names: Sequence[str]) -> list[str]:
 def grids(names: Sequence[str], miniature: bool, slow: bool) -> list[Grid]:
     """What has to be measured for these tables: no experiment twice. Raises ValueError where there is nothing to measure."""
     tables = [paper.load(name) for name in names]
-    experiments = sorted({each for table in tables for each in (*paper.experiments(table), *table.get("pictures", ()))})
+    named = {each for table in tables for each in (*paper.experiments(table), *table.get("pictures", ()))}
+    large = {row["experiment"] for table in tables for row in table["rows"] if row.get("miniature") is False}
+    experiments = sorted(named - large if miniature else named)
     quick = [each for each in experiments if SLOW not in each]
     late = [each for each in experiments if SLOW in each] if slow else []
     found: list[Grid] = [["experiment=" + ",".join(quick)]] if quick else []
