@@ -46,15 +46,18 @@ def run_facts(chunks: Sequence[Chunk], began: float, device: Device) -> dict[str
     """run.json: nothing that identifies, neither a cell nor a machine. `began` is the call's `time.monotonic()`.
 
     `seconds` are the chunks', whoever computed them and however many did so at once; `seconds_of_last_call` are those of the
-    call that made the record whole, its start and its waiting included.
+    call that made the record whole, its start and its waiting included. `processor_seconds` are those that the process worked,
+    all its threads together: what others on the machine took is not in them.
     """
     seconds = [round(float(chunk["seconds"]), 3) for chunk in chunks]
-    # Chunks of earlier versions have none.
+    # Chunks of earlier versions have neither.
+    worked = [float(chunk["processor_seconds"]) for chunk in chunks if "processor_seconds" in chunk]
     memory = [float(chunk["peak_memory_mib"]) for chunk in chunks if "peak_memory_mib" in chunk]
     return {
         "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "seconds": round(sum(seconds), 3),
         "chunk_seconds": seconds,
+        "processor_seconds": round(sum(worked), 3) if len(worked) == len(chunks) else None,
         "peak_memory_mib": max(memory, default=None),
         "chunk_peak_memory_mib": memory,
         "seconds_of_last_call": round(time.monotonic() - began, 3),

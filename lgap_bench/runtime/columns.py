@@ -13,7 +13,12 @@ def table(chunks: list[Chunk]) -> dict[str, list[Any]]:
     """Columns of all chunks, one value or list per sample: arrays are (B,), (K, B) or (K, B, L)."""
     columns = {}
     for name in dict.fromkeys(name for chunk in chunks for name in chunk):
-        if name.startswith(("picture_", "image_", "probe_")) or name in ("seconds", "peak_memory_mib", "notes"):
+        if name.startswith(("picture_", "image_", "probe_")) or name in (
+            "seconds",
+            "processor_seconds",
+            "peak_memory_mib",
+            "notes",
+        ):
             continue
         columns[name] = [row for chunk in chunks for row in _rows(chunk, name)]
     return columns
