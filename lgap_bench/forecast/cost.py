@@ -75,6 +75,16 @@ class Forecast:
         return None if self.seconds is None else self.seconds * (1 - self.there / self.chunks)
 
 
+def read(held: Mapping[str, Any]) -> Forecast:
+    """A forecast that was kept. Raises ValueError for one of another form."""
+    try:
+        return Forecast(**{**held, "trained": [Training(**each) for each in held.get("trained", ())]})
+    except TypeError as error:
+        raise ValueError(
+            f"a forecast below outputs/forecasts is of another form ({error}): delete that folder"
+        ) from None
+
+
 def forecast(cell: Cell, device: Device) -> Forecast:
     """Build the cell's parts, count its work, measure what each kind of pass costs here, attack a few images.
 

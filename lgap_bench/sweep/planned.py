@@ -6,8 +6,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from lgap_bench.forecast.cost import FEW, Forecast
+from lgap_bench.cell.compose import resolved
+from lgap_bench.cell.config import Cell
+from lgap_bench.cell.needs import missing
+from lgap_bench.forecast.cost import FEW, Forecast, named, read
+from lgap_bench.record import Record
 from lgap_bench.report.page import Page, Table
+from lgap_bench.runtime import forecasts
+from lgap_bench.runtime.device import find_device
 
 COLUMNS = (
     "cell", "images", "there", "gradients", "passes", "time", "if_unbroken", f"time_{FEW}", "pflop", "memory_gib", "disk_mib", "rates",
@@ -109,6 +115,37 @@ def _reasons(refused: Sequence[Any]) -> list[str]:
         f"not forecast: {cells[0]}{f' and {len(cells) - 1} more' if len(cells) > 1 else ''}: {reason}"
         for reason, cells in by_reason.items()
     ]
+
+
+def known_sum(every: Sequence[Sequence[str]]) -> list[str]:
+    """What a dry sweep says of the cost: the sum of what was forecast of its cells before, and what has no forecast yet."""
+    cells = [resolved(list(words)) for words in every]
+    found = [known for cell in cells if (known := _before(cell)) is not None]
+    lines = []
+    if found:
+        total = _sum(found)
+        time, there = total["time"], sum(each.there == each.chunks for each in found)
+        lines.append(
+            f"  what is left takes {time} of one device, {total['memory_gib']:.1f} GiB at most and {total['disk_mib']:.1f} MiB of disk"
+            + (f"; {there} recorded" if there else "")
+        )
+    if len(found) < len(cells):
+        lines.append(
+            f"  {len(cells) - len(found)} of {len(cells)} without a forecast: lgap-bench plan with the same words makes it"
+        )
+    return lines
+
+
+def _before(cell: Cell) -> Forecast | None:
+    """The forecast that was made of a cell, or what its record cost."""
+    if missing(cell):
+        return None
+    known = named(cell, find_device(cell.device))
+    record = Record(cell.outputs / "records" / known.id)
+    if record.complete:
+        return known.measured(record.run())
+    held = forecasts.kept(cell.outputs, known.id)
+    return None if held is None else replace(read(held), there=known.there)
 
 
 def duration(seconds: float | None) -> str | None:
