@@ -9,6 +9,8 @@ from contextlib import suppress
 from dataclasses import asdict, replace
 from typing import Any
 
+from hydra.errors import InstantiationException
+
 from lgap_bench.cell.about import about
 from lgap_bench.cell.config import Cell
 from lgap_bench.forecast.asked import asked_per_image, kinds_of, networks_per_image
@@ -25,8 +27,18 @@ from lgap_bench.runtime.files import content_id, write_json
 def foreseen(cell: Cell, known: Forecast, speed: Speed | None) -> Forecast:
     """`known` with what the cell will cost where no image leaves the attack early; without a table no time, operations alone.
 
-    Raises ValueError for a part whose architecture is not known beforehand.
+    Raises ValueError for a part whose architecture is not known beforehand, or that looks at numbers which are not there.
     """
+    try:
+        return _foreseen(cell, known, speed)
+    except (RuntimeError, NotImplementedError, InstantiationException) as error:
+        cause = " ".join(str(error).split())[-200:]
+        raise ValueError(
+            f"purifier={cell.names.purifier}: what it asks of its networks cannot be counted without their numbers ({cause}): fetch its models, then plan"
+        ) from error
+
+
+def _foreseen(cell: Cell, known: Forecast, speed: Speed | None) -> Forecast:
     parts = hollow(cell)
     size = tuple(about(cell.dataset, "shape"))
     whole = work(parts, cell)

@@ -18,6 +18,7 @@ from torch.utils.flop_counter import flop_registry
 
 from lgap_bench.attack.problem import Parts
 from lgap_bench.attack.stand_in import StandIn
+from lgap_bench.attack.view import View
 from lgap_bench.cell.about import about
 from lgap_bench.cell.config import Cell, Config
 from lgap_bench.cell.instantiate import arguments, instantiate
@@ -53,6 +54,13 @@ class Cost:
 def hollow(cell: Cell) -> Parts:
     """The cell's parts without numbers; images are of class 0. Raises ValueError for a part whose architecture is not known."""
     dataset = _images(cell)
+    with Operations():  # loaders look at masks
+        defense, view = _defense(cell)
+    return Parts(dataset, defense, instantiate(cell.attack), view, instantiate(cell.threat))
+
+
+def _defense(cell: Cell) -> tuple[Defense, View]:
+    """Purifier and classifier, and the view of them."""
     classifier = _classifier(cell.classifier)
     config = without_numbers(cell.purifier)
     if isinstance(guide := (config.get("guidance") or {}).get("classifier"), dict):
@@ -63,13 +71,8 @@ def hollow(cell: Cell) -> Parts:
     defense = Defense(purifier, classifier).to("meta")
     own = cell.view.get("classifier")
     given = {"classifier": _classifier(own)} if isinstance(own, dict) else {}
-    view = instantiate(
-        {key: each for key, each in cell.view.items() if key not in given},
-        defense=defense,
-        max_rows=cell.max_rows,
-        **given,
-    )
-    return Parts(dataset, defense, instantiate(cell.attack), view, instantiate(cell.threat))
+    rest = {key: each for key, each in cell.view.items() if key not in given}
+    return defense, instantiate(rest, defense=defense, max_rows=cell.max_rows, **given)
 
 
 def _images(cell: Cell) -> DataSet:
