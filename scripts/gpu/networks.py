@@ -93,7 +93,12 @@ def rows_of(
     module = module.to(memory_format=torch.channels_last)
     if compiled:
         module.compile()
-    facts = {"network": name, "class": type(module).__name__, "weights": sum(each.numel() for each in module.parameters()), "precision": precision}
+    facts = {
+        "network": name,
+        "class": type(module).__name__,
+        "weights": sum(each.numel() for each in module.parameters()),
+        "precision": precision,
+    }
     for rows in sizes:
         given = network.inputs(rows, dtype, device)
         try:
