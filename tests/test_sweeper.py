@@ -1,0 +1,25 @@
+"""What stands between a sweep's words and its jobs: every cell once, and a word while the configs are read."""
+
+import time
+from types import SimpleNamespace
+
+from cells import called
+from omegaconf import OmegaConf
+
+from lgap_bench.sweep import sweeper
+
+
+def test_a_cell_that_is_named_twice_is_one_job(tmp_path):
+    done = called("run", "-m", "purifier=none,none", "attack=none", "seed=0,1,0", "dry=true", f"outputs={tmp_path}")
+    assert "2 cells: 2 checked" in done.stderr, done.stderr
+
+
+def test_a_sweep_that_takes_long_to_read_its_configs_says_so(capsys, monkeypatch):
+    monkeypatch.setattr(sweeper, "SOON", 0.2)
+    slow = SimpleNamespace(load_sweep_config=lambda **_: time.sleep(0.3))
+    config = OmegaConf.create({"hydra": {"sweep": {"dir": "sweeps/name"}}})
+    own = SimpleNamespace(hydra_context=SimpleNamespace(config_loader=slow), config=config)
+    sweeper.composed(own, [["seed=0"], ["seed=1"]])
+    assert capsys.readouterr().err == ""  # the first cell's own line comes at once
+    sweeper.composed(own, [[f"seed={seed}"] for seed in range(6)])
+    assert capsys.readouterr().err == "sweep name: reading configs, 1 of 6\n"
