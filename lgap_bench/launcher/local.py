@@ -80,7 +80,7 @@ class LocalLauncher(SweepLauncher):
             config.hydra.job.id = config.hydra.job.num = number
             if alone and config.threads is None:
                 config.threads = 1
-            if quiet and config.logger:
+            if quiet and config.get("logger"):
                 config.logger.pop("console", None)
         return config
 

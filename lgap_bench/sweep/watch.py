@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from lgap_bench.runtime.words import Parser
 from lgap_bench.sweep.command import COUNTED, telling, with_shards
 from lgap_bench.sweep.status import BAD, GOOD, PART, RUNNING, Status, SweepFolder
 
@@ -17,12 +17,12 @@ EVERY = 2.0  # seconds between two looks with --watch
 
 def main() -> None:
     """Print a sweep's cells, the latest sweep's by default; exit code 1 if any failed, was killed or was interrupted."""
-    parser = argparse.ArgumentParser(prog="lgap-bench status", description="One line per cell of a sweep.")
+    parser = Parser("status", "One line per cell of a sweep.")
     parser.add_argument("sweep", nargs="?", help="a sweep's name, or the beginning of it; the latest one by default")
     parser.add_argument("--outputs", type=Path, default=Path("outputs"), help="the folder that the sweep writes to")
     parser.add_argument("--watch", action="store_true", help="again every two seconds, until nothing runs or waits")
     parser.add_argument("--list", action="store_true", help="all sweeps, a line each")
-    given = parser.parse_args(_plain(sys.argv[1:]))
+    given = parser.given()
     if given.list:
         print("\n".join(_line_of(folder) for folder in sweeps(given.outputs)))
         return
@@ -36,11 +36,6 @@ def main() -> None:
     print("\n".join(lines(folder, jobs)))
     if any(job.state in BAD for job in jobs):
         sys.exit(1)
-
-
-def _plain(words: Sequence[str]) -> list[str]:
-    """`outputs=DIR` is what `run` and `report` call it."""
-    return [word for each in words for word in (["--outputs", each[8:]] if each.startswith("outputs=") else [each])]
 
 
 def sweeps(outputs: Path) -> list[SweepFolder]:
