@@ -23,7 +23,7 @@ from lgap_bench.launcher.slurm.settings import Settings
 from lgap_bench.launcher.slurm.submit import Job, batches
 from lgap_bench.launcher.slurm.watch import Watch
 from lgap_bench.runtime.requeue import taken_away
-from lgap_bench.sweep.status import Status, SweepFolder
+from lgap_bench.sweep.status import SUBMITTED, Status, SweepFolder
 
 
 def keys(name: str) -> dict[str, object]:
@@ -226,7 +226,7 @@ def test_a_controller_that_is_down_or_a_damaged_note_holds_nothing_back(tmp_path
     cluster(squeue="printf '12_0|RUNNING|None\\n'")
     assert len(earlier.waiting(folder, WORDS)) == 1
     for text in ("[{", "{}", "[1]", '[{"id": 12}]'):
-        (folder.path / earlier.FILE).write_text(text)
+        (folder.path / SUBMITTED).write_text(text)
         assert earlier.waiting(folder, WORDS) == []
 
 

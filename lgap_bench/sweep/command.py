@@ -110,7 +110,7 @@ def begin(words: Sequence[str], label: str = "") -> SweepFolder:
     writable(base)
     name, again = sweep_name(words, label), 1
     folder = SweepFolder(base / name)
-    while _led(folder):
+    while is_led(folder):
         again += 1
         folder = SweepFolder(base / f"{name}-{again}")
     folder.write_head(
@@ -145,7 +145,7 @@ def family(folder: SweepFolder) -> list[SweepFolder]:
     return [folder, *(SweepFolder(each) for each in sorted(named) if each != folder.path)]
 
 
-def _led(folder: SweepFolder) -> bool:
+def is_led(folder: SweepFolder) -> bool:
     """Whether another living process leads this sweep."""
     head = folder.head()
     if not head or head.get("ended") or head.get("worker") == this_worker().name:

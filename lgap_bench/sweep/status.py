@@ -25,6 +25,8 @@ from lgap_bench.runtime.worker import read_worker
 BEAT = 10.0  # seconds between two signs of life
 SILENT_FOR = 90.0  # seconds without one, after which a job is taken for dead
 
+SUBMITTED = "slurm.json"  # in a sweep's folder, the jobs that SLURM has taken: they outlive their launcher
+
 WAITING, RUNNING = "waiting", "running"
 DONE, RECORDED, CHECKED = "done", "recorded", "checked"  # measured; answered from a record; with dry=true looked at
 LACKING = "lacking"  # looked at too, and something that it needs is not here

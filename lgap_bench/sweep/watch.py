@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lgap_bench.runtime.words import Parser
-from lgap_bench.sweep.command import COUNTED, telling, with_shards
-from lgap_bench.sweep.status import BAD, GOOD, PART, RUNNING, Status, SweepFolder
+from lgap_bench.sweep.command import COUNTED, is_led, telling, with_shards
+from lgap_bench.sweep.status import BAD, GOOD, PART, RUNNING, SUBMITTED, Status, SweepFolder
 
 EVERY = 2.0  # seconds between two looks with --watch
 
@@ -20,7 +20,9 @@ def main() -> None:
     parser = Parser("status", "One line per cell of a sweep.")
     parser.add_argument("sweep", nargs="?", help="a sweep's name, or the beginning of it; the latest one by default")
     parser.add_argument("--outputs", type=Path, default=Path("outputs"), help="the folder that the sweep writes to")
-    parser.add_argument("--watch", action="store_true", help="again every two seconds, until nothing runs or waits")
+    parser.add_argument(
+        "--watch", action="store_true", help="again every two seconds, while something runs or may start"
+    )
     parser.add_argument("--list", action="store_true", help="all sweeps, a line each")
     given = parser.given()
     if given.list:
@@ -28,14 +30,27 @@ def main() -> None:
         return
     folder = chosen(given.outputs, given.sweep)
     jobs = with_shards(folder)
-    while given.watch and any(job.state not in (*GOOD, *BAD) for job in jobs):
+    while given.watch and going_on(jobs) and not left(folder, jobs):
         clear = "\033[2J\033[H" if sys.stdout.isatty() else ""
         print(clear + "\n".join(lines(folder, jobs)), flush=True)
         time.sleep(EVERY)
         jobs = with_shards(folder)
     print("\n".join(lines(folder, jobs)))
+    if left(folder, jobs):
+        print("  nobody leads this sweep any more: the same command again measures what is missing")
     if any(job.state in BAD for job in jobs):
         sys.exit(1)
+
+
+def going_on(jobs: Sequence[Status]) -> bool:
+    """Whether any job runs or waits."""
+    return any(job.state not in (*GOOD, *BAD) for job in jobs)
+
+
+def left(folder: SweepFolder, jobs: Sequence[Status]) -> bool:
+    """Whether jobs wait that nobody will start: their launcher has ended, none runs, and none was left to SLURM."""
+    running = any(job.state == RUNNING for job in jobs)
+    return going_on(jobs) and not running and not is_led(folder) and not (folder.path / SUBMITTED).exists()
 
 
 def sweeps(outputs: Path) -> list[SweepFolder]:

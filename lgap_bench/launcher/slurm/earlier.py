@@ -15,9 +15,7 @@ from lgap_bench.launcher.slurm import queue
 from lgap_bench.launcher.slurm.submit import Job
 from lgap_bench.runtime.files import write_text
 from lgap_bench.sweep.command import family
-from lgap_bench.sweep.status import SweepFolder
-
-FILE = "slurm.json"
+from lgap_bench.sweep.status import SUBMITTED, SweepFolder
 
 
 def keep(folder: SweepFolder, jobs: Sequence[Job], words: Mapping[int, Sequence[str]]) -> None:
@@ -35,7 +33,7 @@ def keep(folder: SweepFolder, jobs: Sequence[Job], words: Mapping[int, Sequence[
     new = {(row["number"], *sorted(row["words"])) for row in rows}
     older = [row for row in _rows(folder) if (row["number"], *sorted(row["words"])) not in new]
     with suppress(OSError):
-        write_text(folder.path / FILE, json.dumps([*older, *rows], indent=1) + "\n")
+        write_text(folder.path / SUBMITTED, json.dumps([*older, *rows], indent=1) + "\n")
 
 
 def waiting(folder: SweepFolder, words: Mapping[int, Sequence[str]]) -> list[Job]:
@@ -73,7 +71,7 @@ def told(jobs: Sequence[Job]) -> str:
 def _rows(folder: SweepFolder) -> list[dict[str, Any]]:
     """What was written down; nothing where it is missing or damaged."""
     try:
-        held = json.loads((folder.path / FILE).read_text())
+        held = json.loads((folder.path / SUBMITTED).read_text())
     except (OSError, ValueError):
         return []
     kinds = {"id": str, "number": int, "words": list, "result": str, "log": str}
