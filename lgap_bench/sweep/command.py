@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from lgap_bench.cell.form import outputs_folder
-from lgap_bench.runtime.files import writable
+from lgap_bench.runtime.files import FULL, writable
 from lgap_bench.runtime.worker import this_worker
 from lgap_bench.sweep.status import (
     BAD,
@@ -85,9 +85,11 @@ def sweep(
     except KeyboardInterrupt:
         end(folder, words)
         raise
-    except BaseException:
+    except BaseException as error:
         if not any(job.attempt for job in folder.jobs()):  # refused before anything began
             discard(folder)
+        if isinstance(error, OSError) and error.errno in FULL and not error.filename:  # Hydra's own multirun.yaml
+            raise OSError(error.errno, error.strerror, str(folder.path)) from error
         raise
     code = end(folder, words)
     if folder.head().get("loggers", {}).get("wandb"):

@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from lgap_bench.runtime.files import FULL
 from lgap_bench.runtime.worker import read_worker
 
 BEAT = 10.0  # seconds between two signs of life
@@ -185,5 +186,9 @@ def _write(file: Path, content: Mapping[str, Any]) -> None:
     try:
         part.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
         os.replace(part, file)
+    except OSError as error:
+        if error.errno in FULL:  # a failed write does not say which file it was
+            raise OSError(error.errno, error.strerror, str(file)) from error
+        raise
     finally:
         part.unlink(missing_ok=True)
