@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from lgap_bench.logger.pace import duration
 from lgap_bench.runtime.words import Parser
 from lgap_bench.sweep.command import COUNTED, is_led, telling, with_shards
 from lgap_bench.sweep.status import BAD, GOOD, PART, RUNNING, SUBMITTED, Status, SweepFolder
@@ -90,11 +91,11 @@ def _state(job: Status) -> str:
     if job.state == RUNNING:
         share = f" {job.images}/{job.n}" if job.n else ""
         robust = f", robust so far {job.robust:.1f} %" if job.robust is not None else ""
-        left = f", {_time(max(0.0, job.left - (time.time() - job.beat)))} left" if job.left is not None else ""
+        left = f", {duration(max(0.0, job.left - (time.time() - job.beat)))} left" if job.left is not None else ""
         doing = f", {job.doing}" if job.doing else ""
         return f"running{share}{robust}{left}{doing}{_again(job)}"
     said = f": {job.sentence}" if job.sentence and (job.state in BAD or job.state == PART) else ""
-    took = f" in {_time(job.ended - job.began)}" if job.ended and job.began and job.state in GOOD else ""
+    took = f" in {duration(job.ended - job.began)}" if job.ended and job.began and job.state in GOOD else ""
     return f"{job.state}{took}{said}{_again(job)}"
 
 
@@ -107,10 +108,3 @@ def _line_of(folder: SweepFolder, jobs: Sequence[Status] | None = None) -> str:
     count = Counter(job.state for job in held)
     told = ", ".join(f"{count[state]} {word}" for state, word in COUNTED.items() if count[state])
     return f"sweep {folder.name}: {len(held)} {'cell' if len(held) == 1 else 'cells'}: {told}"
-
-
-def _time(seconds: float) -> str:
-    """`42 s`, `7 min`, `3.2 h`."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
