@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from cells import called
 from omegaconf import OmegaConf
 
-from lgap_bench.sweep import sweeper
+from lgap_bench.sweep import command, sweeper
 from lgap_bench.sweep.status import SUBMITTED, Status, SweepFolder
 from lgap_bench.sweep.watch import left
 
@@ -45,3 +45,13 @@ def test_the_watch_ends_where_nobody_will_start_what_waits(tmp_path):
     assert not left(folder, jobs), "its launcher lives, on another machine"
     folder.write_head({"jobs": [["seed=0"], ["seed=1"]], "worker": "elsewhere,0-0,1,1", "beat": time.time() - 999})
     assert left(folder, jobs), "its launcher was killed"
+
+
+def test_the_folders_of_one_command_have_one_name(tmp_path):
+    names = ("lgap-1-0123abcd", "lgap-1-0123abcd-2", "lgap-1-0123abcd-13", "lgap-1-0123abce", "lgap-1-0123abcd-x")
+    folders = [SweepFolder(tmp_path / name) for name in names]
+    for folder in folders:
+        folder.write_head({})
+    assert [command.shared_name(folder) for folder in folders[:3]] == [names[0]] * 3
+    assert [each.name for each in command.family(folders[1])] == [names[1], names[0], names[2]]
+    assert [each.name for each in command.family(folders[3])] == [names[3]]
