@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from cells import called
 from omegaconf import OmegaConf
 
-from lgap_bench.sweep import command, sweeper
+from lgap_bench.sweep import sweeper
 from lgap_bench.sweep.status import SUBMITTED, Status, SweepFolder
 from lgap_bench.sweep.watch import left
 
@@ -52,6 +52,6 @@ def test_the_folders_of_one_command_have_one_name(tmp_path):
     folders = [SweepFolder(tmp_path / name) for name in names]
     for folder in folders:
         folder.write_head({})
-    assert [command.shared_name(folder) for folder in folders[:3]] == [names[0]] * 3
-    assert [each.name for each in command.family(folders[1])] == [names[1], names[0], names[2]]
-    assert [each.name for each in command.family(folders[3])] == [names[3]]
+    assert [folder.shared_name for folder in folders[:3]] == [names[0]] * 3
+    assert [each.name for each in folders[1].family()] == [names[1], names[0], names[2]]
+    assert [each.name for each in folders[3].family()] == [names[3]]

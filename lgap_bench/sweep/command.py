@@ -139,19 +139,6 @@ def sweep_name(words: Sequence[str], label: str = "") -> str:
     return f"{label or 'sweep'}-{digest}"
 
 
-def shared_name(folder: SweepFolder) -> str:
-    """`<name>`, also for `<name>-2` and so on: the words' own name, whichever call it was."""
-    return re.sub(r"(-[0-9a-f]{8})-\d+$", r"\1", folder.name)
-
-
-def family(folder: SweepFolder) -> list[SweepFolder]:
-    """The folders of all calls with the same words: `<name>`, `<name>-2`, ..., this one first."""
-    shared = shared_name(folder)
-    others = (file.parent for file in folder.path.parent.glob(f"{shared}*/sweep.json"))
-    named = (each for each in others if re.fullmatch(rf"{re.escape(shared)}(-\d+)?", each.name))
-    return [folder, *(SweepFolder(each) for each in sorted(named) if each != folder.path)]
-
-
 def is_led(folder: SweepFolder) -> bool:
     """Whether another living process leads this sweep."""
     head = folder.head()

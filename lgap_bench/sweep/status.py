@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import threading
 import time
@@ -93,6 +94,17 @@ class SweepFolder:
     def name(self) -> str:
         """The sweep's name."""
         return self.path.name
+
+    @property
+    def shared_name(self) -> str:
+        """`<name>`, also of `<name>-2` and so on: the words' own name, whichever call it was."""
+        return re.sub(r"(-[0-9a-f]{8})-\d+$", r"\1", self.name)
+
+    def family(self) -> list[SweepFolder]:
+        """The folders of all calls with the same words: `<name>`, `<name>-2`, ..., this one first."""
+        others = (file.parent for file in self.path.parent.glob(f"{self.shared_name}*/sweep.json"))
+        named = (each for each in others if re.fullmatch(rf"{re.escape(self.shared_name)}(-\d+)?", each.name))
+        return [self, *(SweepFolder(each) for each in sorted(named) if each != self.path)]
 
     def announce(self, first: int, jobs: Sequence[Sequence[str]]) -> None:
         """Write down jobs before they start; `first` is the number of the first. What an earlier call left is reset."""

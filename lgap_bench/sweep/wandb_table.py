@@ -14,7 +14,6 @@ from lgap_bench.report.page import Rows, shown
 from lgap_bench.report.pages import paper
 from lgap_bench.report.pages.all import COLUMNS
 from lgap_bench.report.rows import merge
-from lgap_bench.sweep.command import shared_name
 from lgap_bench.sweep.status import SweepFolder
 
 
@@ -34,7 +33,7 @@ def send(folder: SweepFolder, names: Sequence[str] = ()) -> None:
 def _send(folder: SweepFolder, names: Sequence[str], held: Settings) -> None:
     outputs = folder.path.parent.parent
     for name, columns, rows in _papers(folder, names, outputs) or _cells(folder, outputs):
-        send_table(outputs, f"{shared_name(folder)} {name}".strip(), columns, rows, held, shown)
+        send_table(outputs, f"{folder.shared_name} {name}".strip(), columns, rows, held, shown)
 
 
 def _papers(folder: SweepFolder, names: Sequence[str], outputs: Path) -> list[tuple[str, Sequence[str], Rows]]:

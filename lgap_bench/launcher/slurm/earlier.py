@@ -14,7 +14,6 @@ from typing import Any
 from lgap_bench.launcher.slurm import queue
 from lgap_bench.launcher.slurm.submit import Job
 from lgap_bench.runtime.files import write_text
-from lgap_bench.sweep.command import family
 from lgap_bench.sweep.status import SUBMITTED, SweepFolder
 
 
@@ -43,7 +42,7 @@ def waiting(folder: SweepFolder, words: Mapping[int, Sequence[str]]) -> list[Job
     pickled with them; and its place, by which its status file is named.
     """
     found: dict[str, Job] = {}
-    for home in family(folder):
+    for home in folder.family():
         for row in _rows(home):
             number, result = row["number"], Path(row["result"])
             if sorted(row["words"]) == sorted(words.get(number, ())) and not result.exists():
