@@ -12,6 +12,7 @@ from lgap_bench.report.page import Page, Unmeasured
 from lgap_bench.report.pages import all as all_records
 from lgap_bench.report.pages import captions, claims, compare, curve, language, paper, pictures, strata
 from lgap_bench.report.tested import with_tests
+from lgap_bench.runtime.words import Parser
 
 KEYS = ("table", "dataset", "outputs", "format", "html", "paired")
 ALL = "all"  # every item of every paper that was measured
@@ -104,8 +105,9 @@ def item(name: str, outputs: Path, dataset: str | None = None) -> list[Page]:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description="Records as one table, seeds merged; `table=lgap/1` sets a paper's values beside them.",
+    parser = Parser(
+        "report",
+        "Records as one table, seeds merged; `table=lgap/1` sets a paper's values beside them.",
         epilog=f"table= is all or one of {', '.join(paper.known())}; format= is one of {', '.join(write.PRINTED)}; dataset=digits picks the scale; paired=true adds tests between the rows; paper tables are exported "
         "to <outputs>/tables/.",
     )
