@@ -11,6 +11,7 @@ from lgap_bench.report.html import write_report
 from lgap_bench.report.page import Page, Unmeasured
 from lgap_bench.report.pages import all as all_records
 from lgap_bench.report.pages import captions, claims, compare, curve, language, paper, pictures, strata
+from lgap_bench.report.rows import Merge, Merger, merge
 from lgap_bench.report.tested import with_tests
 
 KEYS = ("table", "dataset", "outputs", "format", "html", "paired")
@@ -72,10 +73,10 @@ def print_items(
 
     `measured`: leave out those of which nothing was. `paired`: with tests between their rows. Raises ValueError if nothing is left.
     """
-    pages = []
+    pages, shared = [], Merger()
     for name in names:
         try:
-            pages += [page for page in item(name, outputs, dataset) if page.measured or not measured]
+            pages += [page for page in item(name, outputs, dataset, shared) if page.measured or not measured]
         except Unmeasured:
             if not measured:
                 raise
@@ -92,15 +93,15 @@ def print_items(
             print(*files, end="\n\n")
 
 
-def item(name: str, outputs: Path, dataset: str | None = None) -> list[Page]:
-    """The pages of an item of a paper: one, or one per data set that it was measured on."""
+def item(name: str, outputs: Path, dataset: str | None = None, merge: Merge = merge) -> list[Page]:
+    """The pages of an item of a paper: one, or one per data set that it was measured on. Callers of several share `merge`."""
     table = paper.load(name)
     for kind, page in KINDS.items():
         if kind in table:
-            return [page(name, table, outputs, dataset)]
+            return [page(name, table, outputs, dataset, merge)]
     if not paper.experiments(table):
         return [paper.by_script(name, table)]
-    return paper.pages(name, table, outputs, dataset)
+    return paper.pages(name, table, outputs, dataset, merge)
 
 
 def _arguments() -> argparse.Namespace:

@@ -11,9 +11,9 @@ from lgap_bench.report.browser.build import writable_file, write_page
 from lgap_bench.report.page import Page, Unmeasured
 from lgap_bench.report.pages import all as all_records
 from lgap_bench.report.pages import paper
-from lgap_bench.report.rows import requested_by
+from lgap_bench.report.rows import Merge, Merger, merge, requested_by
 
-Items = Callable[[str, Path, str | None], list[Page]]  # an item's name, outputs, data set -> its pages
+Items = Callable[[str, Path, str | None, Merge], list[Page]]  # an item's name, outputs, data set -> its pages
 
 
 def write_report(path: Path, outputs: Path, item: Items, table: str | None = None, dataset: str | None = None) -> Path:
@@ -22,23 +22,25 @@ def write_report(path: Path, outputs: Path, item: Items, table: str | None = Non
     Raises ValueError in one line where there is no record to show, a table is not known, or the file cannot be written.
     """
     writable_file(path)
-    found = all_records.finished(outputs)
+    found, shared = all_records.finished(outputs), Merger()
     if table is None:
-        return write_page(found, path, measured(paper.known(), outputs, item, dataset), "What holds")
+        return write_page(found, path, measured(paper.known(), outputs, item, dataset, shared), "What holds", shared)
     held = paper.load(str(table))
     own = [record for record in found if any(requested_by(record, each, dataset) for each in _experiments(held))]
     if not own:
         raise ValueError(f"table={table}: no record of its experiments in {outputs / 'records'}: nothing to show")
-    return write_page(own, path, measured([str(table)], outputs, item, dataset), held["title"])
+    return write_page(own, path, measured([str(table)], outputs, item, dataset, shared), held["title"], shared)
 
 
-def measured(names: Sequence[str], outputs: Path, item: Items, dataset: str | None = None) -> list[Page]:
+def measured(
+    names: Sequence[str], outputs: Path, item: Items, dataset: str | None = None, merge: Merge = merge
+) -> list[Page]:
     """The items' pages of which anything was measured; claims stand on the page by themselves."""
     pages: list[Page] = []
     for name in names:
         if "claims" not in paper.load(name):
             with suppress(Unmeasured):
-                pages += [page for page in item(name, outputs, dataset) if page.measured]
+                pages += [page for page in item(name, outputs, dataset, merge) if page.measured]
     return pages
 
 

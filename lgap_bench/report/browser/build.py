@@ -18,7 +18,7 @@ from lgap_bench.report.browser.svg import inline
 from lgap_bench.report.page import Page, Table, legend
 from lgap_bench.report.pages import all as all_records
 from lgap_bench.report.pages import claims, paper
-from lgap_bench.report.rows import Merger
+from lgap_bench.report.rows import Merge, Merger
 from lgap_bench.runtime import files
 
 HERE = Path(__file__).parent
@@ -46,20 +46,23 @@ class Drawn:
     svg: Any
 
 
-def write_page(found: Sequence[Record], path: Path, pages: Sequence[Page] = (), heading: str = "") -> Path:
+def write_page(
+    found: Sequence[Record], path: Path, pages: Sequence[Page] = (), heading: str = "", merge: Merge | None = None
+) -> Path:
     """Write the page of some records; returns its path.
 
     Args:
         found: finished records, those of `pages` among them.
         pages: items of papers to show beside the table of all records.
         heading: of the page.
+        merge: the one that `pages` were made with, which need not be asked twice.
     Raises:
         ValueError: there is no record, a record is damaged, or the file cannot be written.
     """
     if not found:
         raise ValueError(f"{path}: there is no finished record to show: run a cell first, `lgap-bench run`")
     writable_file(path)
-    text = rendered(found, pages, heading or "What holds")
+    text = rendered(found, pages, heading or "What holds", merge or Merger())
     try:
         files.write_text(path, text)
     except OSError as error:
@@ -77,10 +80,9 @@ def writable_file(path: Path) -> None:
         raise ValueError(f"{path} cannot be written: there is no folder {path.parent}, make it first")
 
 
-def rendered(found: Sequence[Record], pages: Sequence[Page], heading: str) -> str:
+def rendered(found: Sequence[Record], pages: Sequence[Page], heading: str, merge: Merge) -> str:
     """The page's text."""
     known = {record.folder.name for record in found}
-    merge = Merger()
     climbed = ladders(found, merge)
     everything = Page("records", "All records", tables=all_records.page(found, merge).tables)
     told = captions.page(found)
@@ -123,7 +125,7 @@ def _ticked(words: str) -> Any:
     return Markup("").join(Markup("<code>{}</code>").format(part) if i % 2 else part for i, part in enumerate(parts))
 
 
-def _claimed(name: str, found: Sequence[Record], known: set[str], merge: Merger) -> Claimed | None:
+def _claimed(name: str, found: Sequence[Record], known: set[str], merge: Merge) -> Claimed | None:
     """A paper's claims, None for another item; which of them were not measured is one list."""
     table = paper.load(name)
     if "claims" not in table:

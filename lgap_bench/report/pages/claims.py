@@ -20,9 +20,9 @@ UNMEASURED = "not measured here"
 Line = dict[str, Any]
 
 
-def page(name: str, table: Mapping[str, Any], outputs: Path, dataset: str | None) -> Page:
+def page(name: str, table: Mapping[str, Any], outputs: Path, dataset: str | None, merge: Merge = merge) -> Page:
     """The claims of one paper; without any record the published numbers alone."""
-    rows = held(table, records(outputs), dataset)
+    rows = held(table, records(outputs), dataset, merge)
     left = [] if all(row["lines"] for row in rows) else [f"not run: run lgap-bench tables {name.split('/')[0]}"]
     return Page(
         name.replace("/", "-"),

@@ -12,7 +12,7 @@ from lgap_bench.report import figure
 from lgap_bench.report.page import Empty, Figure, Page, Table, Unmeasured, shown
 from lgap_bench.report.paired import WORST, across
 from lgap_bench.report.paired import differences as differences_of_pairs
-from lgap_bench.report.rows import apart, interval, settings_line, spread, told
+from lgap_bench.report.rows import Merge, apart, interval, merge, settings_line, spread, told
 from lgap_bench.report.select import Row, by_defense
 from lgap_bench.report.worst import worst_line
 
@@ -36,11 +36,11 @@ class Panel(NamedTuple):
         return f"{self.dataset}, {self.norm} {self.eps}, {self.n} images"
 
 
-def page(name: str, table: Mapping[str, Any], outputs: Path, dataset: str | None) -> Page:
+def page(name: str, table: Mapping[str, Any], outputs: Path, dataset: str | None, merge: Merge = merge) -> Page:
     """The tables of every budget and the figure. Raises ValueError where there is no record of its experiments."""
     wanted = table["compare"]
     attacks = [*(experiment.rsplit("/", 1)[1] for experiment in wanted["experiments"]), WORST]
-    rows = by_defense(wanted["experiments"], outputs, dataset)
+    rows = by_defense(wanted["experiments"], outputs, dataset, merge)
     if not rows:
         raise Unmeasured(
             f"table={name}: no record of its experiments in {outputs / 'records'}: run {wanted['script']} first"

@@ -10,7 +10,7 @@ from typing import Any
 
 from lgap_bench.report import figure
 from lgap_bench.report.page import Figure, Page, Table, Unmeasured
-from lgap_bench.report.rows import apart, settings_line, told
+from lgap_bench.report.rows import Merge, apart, merge, settings_line, told
 from lgap_bench.report.select import Row, by_defense
 
 COLUMNS = ("value", "natural", "robust", "robust_low", "robust_high", "any_of_k", "seeds", "line")
@@ -21,10 +21,10 @@ SEVERAL = (  # of images with several labels
 TITLED = ("n", "threat.eps", "threat.norm")  # what a line's title says of itself
 
 
-def page(name: str, table: Mapping[str, Any], outputs: Path, dataset: str | None) -> Page:
+def page(name: str, table: Mapping[str, Any], outputs: Path, dataset: str | None, merge: Merge = merge) -> Page:
     """Raises ValueError where there is no record of its experiments."""
     wanted = table["curve"]
-    rows = by_defense(wanted["experiments"], outputs, dataset)
+    rows = by_defense(wanted["experiments"], outputs, dataset, merge)
     if not rows:
         raise Unmeasured(f"table={name}: no record of its experiments in {outputs / 'records'}: run {wanted['script']}")
     found = points(rows, wanted["key"])

@@ -10,15 +10,15 @@ from typing import Any
 from lgap_bench.record import records
 from lgap_bench.report import figure
 from lgap_bench.report.page import Empty, Figure, Page, Table, Unmeasured
-from lgap_bench.report.rows import grouped, merge, requested_by, settings_line
+from lgap_bench.report.rows import Merge, grouped, merge, requested_by, settings_line
 
 ENDS = ("", "_low", "_high")
 
 
-def page(name: str, table: Mapping[str, Any], outputs: Path, dataset: str | None) -> Page:
+def page(name: str, table: Mapping[str, Any], outputs: Path, dataset: str | None, merge: Merge = merge) -> Page:
     """Raises ValueError where there is no record of its experiments."""
     wanted = table["sweep"]
-    rows = sweep(wanted["experiments"], outputs, dataset)
+    rows = sweep(wanted["experiments"], outputs, dataset, merge)
     if not rows:
         raise Unmeasured(f"table={name}: no record of its experiments in {outputs / 'records'}: run {wanted['script']}")
     measured = [f"robust_{attack}{end}" for attack in attacks_of(rows) for end in ENDS]
@@ -31,7 +31,7 @@ def page(name: str, table: Mapping[str, Any], outputs: Path, dataset: str | None
     )  # fmt: skip
 
 
-def sweep(experiments: Sequence[str], outputs: Path, dataset: str | None) -> list[dict[str, Any]]:
+def sweep(experiments: Sequence[str], outputs: Path, dataset: str | None, merge: Merge = merge) -> list[dict[str, Any]]:
     """One row per caption source and strength; per experiment the robust accuracy with its interval.
 
     Raises ValueError where two records fall on one place.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,9 @@ from lgap_bench.report import several
 from lgap_bench.report.bars import bars
 from lgap_bench.report.page import Empty, Figure, Page, Quantity, Table
 from lgap_bench.report.pages.all import failed_said
-from lgap_bench.report.rows import VERDICTS, grouped, interval, marked, merge, settings_line
+from lgap_bench.report.rows import VERDICTS, Merge, grouped, interval, marked, merge, settings_line
 from lgap_bench.report.select import Requested, on_dataset, requested
-from lgap_bench.report.worst import lowest_of, worst_per_image
+from lgap_bench.report.worst import Cells, lowest_of, worst_per_image
 
 COLUMNS = (
     "row", "paper_natural", "paper_robust", "natural", "robust", "interval", "any_of_k", "natural_any_of_k",
@@ -39,8 +39,11 @@ EXPORTED = (
 )  # fmt: skip
 MEASURED = ("natural", "robust")  # say in every row without a number why there is none
 PUBLISHED = (*MEASURED, "natural_precision", "precision", "success")  # of which a row may give the paper's value
-SEVERAL = {"worst_per_image": worst_per_image, "lowest_of": lowest_of}  # rows made from several experiments
 Rows = list[dict[str, Any]]
+SEVERAL: dict[str, Callable[[Cells, Merge], Rows]] = {  # rows made from several experiments
+    "worst_per_image": lambda cells, _: worst_per_image(cells),
+    "lowest_of": lowest_of,
+}
 
 
 def load(name: str) -> dict[str, Any]:
@@ -57,10 +60,10 @@ def known() -> list[str]:
     return sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml"))
 
 
-def pages(name: str, table: Mapping[str, Any], outputs: Path, dataset: str | None) -> list[Page]:
+def pages(name: str, table: Mapping[str, Any], outputs: Path, dataset: str | None, merge: Merge = merge) -> list[Page]:
     """The table once per data set that its experiments were measured on (or on the one asked for)."""
     found = []
-    for which, rows in tables(name, outputs, dataset).items():
+    for which, rows in tables(name, outputs, dataset, merge).items():
         measured = any(row.get("records") for row in rows)
         always = ALWAYS if not any("map" in row for row in rows) else ALWAYS[:1]
         columns = [c for c in COLUMNS if c in always or any(row.get(c) is not None for row in rows)]
@@ -116,7 +119,7 @@ def by_script(name: str, table: Mapping[str, Any]) -> Page:
     return Page(name.replace("/", "-"), table["title"], made, held, notes=table.get("notes", ()), measured=False)
 
 
-def tables(name: str, outputs: Path, dataset: str | None = None) -> dict[str, Rows]:
+def tables(name: str, outputs: Path, dataset: str | None = None, merge: Merge = merge) -> dict[str, Rows]:
     """The rows once per data set; on one without a record they are the published values alone."""
     table = load(name)
     known = sorted(path.stem for path in (CONF / "dataset").glob("*.yaml"))
@@ -125,8 +128,8 @@ def tables(name: str, outputs: Path, dataset: str | None = None) -> dict[str, Ro
     found = requested(records(outputs), experiments(table))
     measured = sorted({record.summary()["dataset_name"] for group in found.values() for record, _ in group})
     chosen = [dataset] if dataset is not None else measured
-    return {which: _rows(table, on_dataset(found, which), which) for which in chosen} or {
-        "nothing measured": _rows(table, {}, None)
+    return {which: _rows(table, on_dataset(found, which), which, merge) for which in chosen} or {
+        "nothing measured": _rows(table, {}, None, merge)
     }
 
 
@@ -140,7 +143,7 @@ def _named(row: Mapping[str, Any]) -> list[str]:
     return [row["experiment"]] if "experiment" in row else several
 
 
-def _rows(table: Mapping[str, Any], found: Requested, dataset: str | None) -> Rows:
+def _rows(table: Mapping[str, Any], found: Requested, dataset: str | None, merge: Merge) -> Rows:
     rows: Rows = []
     for row in table["rows"]:
         if "section" in row:
@@ -151,7 +154,7 @@ def _rows(table: Mapping[str, Any], found: Requested, dataset: str | None) -> Ro
         paper |= {f"paper_{key}": value for key, value in _published({k: row.get(k) for k in PUBLISHED}).items()}
         told = any(key in row for key in PUBLISHED[1:])
         paper |= {"paper_architecture": row.get("architecture"), "source": table["source"] if told else None}
-        lines = [{**failed_said(line), "state": "measured"} for line in _lines(row, found)]
+        lines = [{**failed_said(line), "state": "measured"} for line in _lines(row, found, merge)]
         paper["experiment"] = row.get("experiment")
         rows += [{**line, **paper} for line in lines or [_empty(row, found, dataset)]]
     return rows
@@ -172,25 +175,24 @@ def _empty(row: Mapping[str, Any], found: Requested, dataset: str | None) -> dic
     return {**dict.fromkeys(MEASURED, Empty.NOT_RUN), "state": Empty.NOT_RUN.value, "to_run": call}
 
 
-def _lines(row: Mapping[str, Any], found: Requested) -> Rows:
+def _lines(row: Mapping[str, Any], found: Requested, merge: Merge) -> Rows:
     """What was measured of a row: an experiment, the worst of several per image, or the one with the lowest accuracy."""
     for key, choose in SEVERAL.items():
         if key in row:
-            return choose({experiment: found.get(experiment, []) for experiment in row[key]})
-    return _measured(found.get(row.get("experiment", ""), []))
+            return choose({experiment: found.get(experiment, []) for experiment in row[key]}, merge)
+    return _measured(found.get(row.get("experiment", ""), []), merge)
 
 
-def _measured(cells: Sequence[tuple[Record, str]]) -> Rows:
+def _measured(cells: Sequence[tuple[Record, str]], merge: Merge) -> Rows:
     """One line per group of records that differ in their seed alone, by their identities; then the spread of trainings."""
     texts = {record.folder.name: text for record, text in cells}
     groups = grouped([record for record, _ in cells])
-    lines = [_line(group, min((texts[record.folder.name] for record in group), key=len)) for group in groups]
+    lines = [_line(merge(group), group, min((texts[each.folder.name] for each in group), key=len)) for group in groups]
     spread = _spread(lines, [group[0].identity() for group in groups])
     return sorted(lines, key=lambda line: line["differs"] or "") + spread
 
 
-def _line(cells: Sequence[Record], text: str) -> dict[str, Any]:
-    line = merge(cells)
+def _line(line: Mapping[str, Any], cells: Sequence[Record], text: str) -> dict[str, Any]:
     view = cells[0].summary()["view"]
     return {**line, "view": view, "differs": text or None, "interval": interval(line)}
 
