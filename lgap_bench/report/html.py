@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from lgap_bench.record import Record
 from lgap_bench.report.browser.build import writable_file, write_page
 from lgap_bench.report.page import Page, Unmeasured
 from lgap_bench.report.pages import all as all_records
@@ -26,7 +27,7 @@ def write_report(path: Path, outputs: Path, item: Items, table: str | None = Non
     if table is None:
         return write_page(found, path, measured(paper.known(), outputs, item, dataset, shared), "What holds", shared)
     held = paper.load(str(table))
-    own = [record for record in found if any(requested_by(record, each, dataset) for each in _experiments(held))]
+    own = records_of(held, found, dataset)
     if not own:
         raise ValueError(f"table={table}: no record of its experiments in {outputs / 'records'}: nothing to show")
     return write_page(own, path, measured([str(table)], outputs, item, dataset, shared), held["title"], shared)
@@ -44,11 +45,11 @@ def measured(
     return pages
 
 
-def _experiments(table: Mapping[str, Any]) -> set[str]:
-    """Every experiment that an item of any kind names."""
+def records_of(table: Mapping[str, Any], found: Sequence[Record], dataset: str | None = None) -> list[Record]:
+    """The records that an item of any kind is made from, by the experiments that it names."""
     named = paper.experiments(table) | set(table.get("pictures", ()))
     for kind in ("sweep", "compare", "curve", "strata"):
         named |= set(table.get(kind, {}).get("experiments", ()))
     for claim in table.get("claims", ()):
         named |= {each for key in ("protocol", "experiments", "over") for each in claim.get(key, ())}
-    return named
+    return [record for record in found if any(requested_by(record, each, dataset) for each in named)]
