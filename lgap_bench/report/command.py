@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from lgap_bench.report import write
-from lgap_bench.report.html import write_report
+from lgap_bench.report.html import experiments_of, write_report
+from lgap_bench.report.missing import begun
 from lgap_bench.report.page import Page, Unmeasured
 from lgap_bench.report.pages import all as all_records
 from lgap_bench.report.pages import captions, claims, compare, curve, language, paper, pictures, strata
@@ -96,6 +99,11 @@ def print_items(
 def item(name: str, outputs: Path, dataset: str | None = None, merge: Merge = merge) -> list[Page]:
     """The pages of an item of a paper: one, or one per data set that it was measured on. Callers of several share `merge`."""
     table = paper.load(name)
+    half = [str(each) for each in begun(outputs, experiments_of(table), dataset)]
+    return [replace(page, notes=[*page.notes, *half]) for page in _pages(name, table, outputs, dataset, merge)]
+
+
+def _pages(name: str, table: Mapping[str, Any], outputs: Path, dataset: str | None, merge: Merge) -> list[Page]:
     for kind, page in KINDS.items():
         if kind in table:
             return [page(name, table, outputs, dataset, merge)]
@@ -117,7 +125,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--csv", type=Path, help="also write the table, with more columns, to this file")
     parser.add_argument("--markdown", action="store_true", help="print a Markdown table")
     parser.add_argument("--captions", action="store_true", help="what the attacks did to the captions, instead")
-    return parser.parse_args()
+    return parser.parse_intermixed_args()  # a flag may stand between keys
 
 
 def _keys(texts: Sequence[str]) -> dict[str, str]:

@@ -47,9 +47,15 @@ def measured(
 
 def records_of(table: Mapping[str, Any], found: Sequence[Record], dataset: str | None = None) -> list[Record]:
     """The records that an item of any kind is made from, by the experiments that it names."""
+    named = experiments_of(table)
+    return [record for record in found if any(requested_by(record, each, dataset) for each in named)]
+
+
+def experiments_of(table: Mapping[str, Any]) -> set[str]:
+    """Every experiment that an item of any kind names."""
     named = paper.experiments(table) | set(table.get("pictures", ()))
     for kind in ("sweep", "compare", "curve", "strata"):
         named |= set(table.get(kind, {}).get("experiments", ()))
     for claim in table.get("claims", ()):
         named |= {each for key in ("protocol", "experiments", "over") for each in claim.get(key, ())}
-    return [record for record in found if any(requested_by(record, each, dataset) for each in named)]
+    return named

@@ -17,26 +17,29 @@ from lgap_bench.cell.config import STAGES
 from lgap_bench.record import Record, records
 from lgap_bench.report import several
 from lgap_bench.report.bars import bars
+from lgap_bench.report.missing import Begun, begun, command
 from lgap_bench.report.page import Empty, Figure, Page, Quantity, Table
 from lgap_bench.report.pages.all import failed_said
 from lgap_bench.report.rows import VERDICTS, Merge, grouped, interval, marked, merge, settings_line
 from lgap_bench.report.select import Requested, on_dataset, requested
 from lgap_bench.report.worst import Cells, lowest_of, worst_per_image
 
+BUDGET = ("norm", "eps")  # in the line above a table where all its rows share them
 COLUMNS = (
-    "row", "paper_natural", "paper_robust", "natural", "robust", "interval", "any_of_k", "natural_any_of_k",
+    "row", "paper_natural", "paper_robust", "natural", "robust", "interval", "verdict", "any_of_k", "natural_any_of_k",
+    "majority_of_k", "natural_majority_of_k",
     "paper_natural_precision", "paper_precision", *several.COLUMNS[:4], "paper_success", *several.COLUMNS[4:], "mean_l2",
-    "attack", "view", "n", "seeds", "differs", "to_run",
+    "attack", "view", *BUDGET, "n", "seeds", "differs", "to_run",
 )  # fmt: skip
 ALWAYS = ("row", "paper_robust", "robust")  # shown even where empty; of images with several labels the first alone
 EXPORTED = (
-    *COLUMNS[:5], "robust_low", "robust_high", "natural_low", "natural_high", *COLUMNS[6:-1], "state", "to_run", "eps",
-    "norm", "dataset", "purifier", "classifier", "captioner", "train", "finetune", "architecture", "paper_architecture",
-    "verdict", "reasons", "score_draws", "majority_of_k", "caption_label_clean", "caption_label_attacked", "as_published", "failed", "status",
+    *COLUMNS[:5], "robust_low", "robust_high", "natural_low", "natural_high", *COLUMNS[6:-1], "state", "to_run", "dataset", "purifier", "classifier", "captioner", "train", "finetune", "architecture", "paper_architecture",
+    "reasons", "score_draws", "caption_label_clean", "caption_label_attacked", "as_published", "failed", "status",
     "source", "records", "seconds", "threshold", *(f"{key}_{end}" for key in ("map", "precision", "success") for end in ("low", "high")),
     "precision_micro", "precision_sample", "undefended_map", "undefended_precision", "undefended_success",
     "undefended_natural_map", "undefended_natural_precision",
 )  # fmt: skip
+NOTHING = "Nothing measured"
 MEASURED = ("natural", "robust")  # say in every row without a number why there is none
 PUBLISHED = (*MEASURED, "natural_precision", "precision", "success")  # of which a row may give the paper's value
 Rows = list[dict[str, Any]]
@@ -65,17 +68,16 @@ def pages(name: str, table: Mapping[str, Any], outputs: Path, dataset: str | Non
     found = []
     for which, rows in tables(name, outputs, dataset, merge).items():
         measured = any(row.get("records") for row in rows)
-        always = ALWAYS if not any("map" in row for row in rows) else ALWAYS[:1]
-        columns = [c for c in COLUMNS if c in always or any(row.get(c) is not None for row in rows)]
-        notes = list(table.get("notes", ()))
+        notes = [f"Published values: {table['source']}"] if any(row.get("source") for row in rows) else []
+        notes += table.get("notes", ())
         if not measured:
             notes.append(f"Published values alone: no record of its experiments in {outputs / 'records'}")
         found.append(
             Page(
                 f"{name.replace('/', '-')}-{which.replace(' ', '-')}",
                 table["title"],
-                settings_line(rows) or f"Measured on: {which}",
-                [Table(columns, [_shown(row) for row in rows]), *_differences(table, rows)],
+                settings_line(rows) or NOTHING + (f" on {which}" if which != NOTHING else ""),
+                [Table(_columns(rows), [_shown(row) for row in rows]), *_differences(table, rows)],
                 [Table(EXPORTED, rows)],
                 figures=[Figure(partial(bars, rows, table["bars"]))] if measured and "bars" in table else [],
                 notes=notes,
@@ -83,6 +85,14 @@ def pages(name: str, table: Mapping[str, Any], outputs: Path, dataset: str | Non
             )
         )
     return found
+
+
+def _columns(rows: Rows) -> list[str]:
+    """The columns that say anything; a budget that all measured rows share stands above the table."""
+    always = ALWAYS if not any("map" in row for row in rows) else ALWAYS[:1]
+    shared = [key for key in BUDGET if len({row.get(key) for row in rows if row.get("records")}) < 2]
+    told = [column for column in COLUMNS if column in always or any(row.get(column) is not None for row in rows)]
+    return [column for column in told if column not in shared]
 
 
 def _differences(table: Mapping[str, Any], rows: Rows) -> list[Table]:
@@ -120,17 +130,18 @@ def by_script(name: str, table: Mapping[str, Any]) -> Page:
 
 
 def tables(name: str, outputs: Path, dataset: str | None = None, merge: Merge = merge) -> dict[str, Rows]:
-    """The rows once per data set; on one without a record they are the published values alone."""
+    """The rows once per data set; on one without a record they are the published values, and what was begun."""
     table = load(name)
     known = sorted(path.stem for path in (CONF / "dataset").glob("*.yaml"))
     if dataset is not None and dataset not in known:
         raise ValueError(f"dataset={dataset} is not known: use one of {', '.join(known)}")
-    found = requested(records(outputs), experiments(table))
-    measured = sorted({record.summary()["dataset_name"] for group in found.values() for record, _ in group})
-    chosen = [dataset] if dataset is not None else measured
-    return {which: _rows(table, on_dataset(found, which), which, merge) for which in chosen} or {
-        "nothing measured": _rows(table, {}, None, merge)
-    }
+    found, half = requested(records(outputs), experiments(table)), begun(outputs, experiments(table))
+    measured = {record.summary()["dataset_name"] for group in found.values() for record, _ in group}
+    chosen = [dataset] if dataset is not None else sorted(measured | {each.dataset for each in half})
+    return {
+        which: _rows(table, on_dataset(found, which), [each for each in half if each.dataset == which], which, merge)
+        for which in chosen
+    } or {NOTHING: _rows(table, {}, [], None, merge)}
 
 
 def experiments(table: Mapping[str, Any]) -> set[str]:
@@ -143,7 +154,7 @@ def _named(row: Mapping[str, Any]) -> list[str]:
     return [row["experiment"]] if "experiment" in row else several
 
 
-def _rows(table: Mapping[str, Any], found: Requested, dataset: str | None, merge: Merge) -> Rows:
+def _rows(table: Mapping[str, Any], found: Requested, half: Sequence[Begun], dataset: str | None, merge: Merge) -> Rows:
     rows: Rows = []
     for row in table["rows"]:
         if "section" in row:
@@ -156,23 +167,23 @@ def _rows(table: Mapping[str, Any], found: Requested, dataset: str | None, merge
         paper |= {"paper_architecture": row.get("architecture"), "source": table["source"] if told else None}
         lines = [{**failed_said(line), "state": "measured"} for line in _lines(row, found, merge)]
         paper["experiment"] = row.get("experiment")
-        rows += [{**line, **paper} for line in lines or [_empty(row, found, dataset)]]
+        rows += [{**line, **paper} for line in lines or [_empty(row, found, half, dataset)]]
     return rows
 
 
-def _empty(row: Mapping[str, Any], found: Requested, dataset: str | None) -> dict[str, Any]:
-    """A row without a measurement, and what measures it."""
+def _empty(row: Mapping[str, Any], found: Requested, half: Sequence[Begun], dataset: str | None) -> dict[str, Any]:
+    """A row without a measurement, and what measures it; one that was begun says how far it is."""
     if not _named(row):
         return {**dict.fromkeys(MEASURED, Empty.CITED), "state": Empty.CITED.value}
-    scale = f" dataset={dataset}" if dataset else ""
     missing = [experiment for experiment in _named(row) if not found.get(experiment)]
-    if "worst_per_image" in row:
-        call = "any two of its attacks"
-    elif len(missing) == 1:
-        call = f"lgap-bench run experiment={missing[0]}{scale}"
-    else:
-        call = f"lgap-bench run -m experiment={','.join(missing or _named(row))}{scale}"
-    return {**dict.fromkeys(MEASURED, Empty.NOT_RUN), "state": Empty.NOT_RUN.value, "to_run": call}
+    own = [each for each in half if each.experiment in missing]
+    state = Empty.PARTIAL if own else Empty.NOT_RUN
+    line = {**dict.fromkeys(MEASURED, state), "state": state.value}
+    if own and len(missing) == 1:
+        return {**line, "differs": f"{own[0].done} of {own[0].chunks} chunks", "to_run": own[0].command}
+    if "worst_per_image" in row:  # any two of its attacks make it: those that take hours only where there are no others
+        missing = [each for each in missing if "/slow/" not in each] or missing
+    return {**line, "to_run": command(missing or _named(row), dataset=dataset)}
 
 
 def _lines(row: Mapping[str, Any], found: Requested, merge: Merge) -> Rows:

@@ -11,6 +11,7 @@ import numpy as np
 from lgap_bench.metric.accuracy import accuracy
 from lgap_bench.metric.labels import mean_average_precision
 from lgap_bench.record import Record, records
+from lgap_bench.report.missing import unrun
 from lgap_bench.report.page import Page, Table, Unmeasured, judged
 from lgap_bench.report.rows import VERDICTS, Merge, grouped, merge, requested_by, settings_line
 from lgap_bench.task.single_label import SINGLE_LABEL
@@ -23,9 +24,9 @@ def page(name: str, table: Mapping[str, Any], outputs: Path, dataset: str | None
     """One line per experiment and group of images. Raises ValueError where there is no record of its experiments."""
     wanted = table["strata"]
     lines: list[dict[str, Any]] = []
-    merged = []
+    merged, found = [], records(outputs)
     for experiment in wanted["experiments"]:
-        for group in grouped([each for each in records(outputs) if requested_by(each, experiment, dataset)]):
+        for group in grouped([each for each in found if requested_by(each, experiment, dataset)]):
             if "objects" in group[0].samples():
                 lines += strata(group)
                 merged.append(merge(group))
@@ -36,7 +37,7 @@ def page(name: str, table: Mapping[str, Any], outputs: Path, dataset: str | None
         table["title"],
         settings_line(merged),
         [Table(COLUMNS, lines)],
-        notes=table.get("notes", ()),
+        notes=[*table.get("notes", ()), *unrun(wanted["experiments"], found, dataset)],
     )
 
 
