@@ -9,7 +9,8 @@ from typing import Any
 
 from lgap_bench import __version__
 from lgap_bench.record import Record
-from lgap_bench.report.browser import captions
+from lgap_bench.report.browser import budget, captions
+from lgap_bench.report.browser.budget import Budgets, budgets
 from lgap_bench.report.browser.cells import Grid, Item, grid, item
 from lgap_bench.report.browser.entries import entries, title
 from lgap_bench.report.browser.ladder import Ladder, alone, draw, ladders
@@ -23,6 +24,7 @@ from lgap_bench.runtime import files
 
 HERE = Path(__file__).parent
 CLAIMS = ("claim", "verdict", "published", "same_attack", "lowest", "interval", "lowest_by", "on")
+BUDGETS_DRAWN = 6  # figures of accuracy over the budget; their numbers stand in the table of all records
 LADDERS_DRAWN = 12  # figures of ladders; a table of every one is shown
 
 
@@ -96,7 +98,7 @@ def rendered(found: Sequence[Record], pages: Sequence[Page], heading: str, merge
         ladders=_ladders(climbed, known),
         bounds=legend([each.table for each in climbed]),
         items=[item(each, known) for each in [*pages, everything] if each.tables],
-        figures=_figures(climbed, pages),
+        figures=_figures(climbed, budgets(found, merge), pages),
         albums=shown,
         albums_left=lost,
         captions=item(told, known) if told else None,
@@ -158,11 +160,12 @@ def _ladders(climbed: Sequence[Ladder], known: set[str]) -> list[Grid]:
     return [grid(table, known) for table in [*several, *([alone(single)] if single else [])]]
 
 
-def _figures(climbed: Sequence[Ladder], pages: Sequence[Page]) -> list[Drawn]:
-    """The ladders' figures and the items'; one that would be too large is left to its file."""
+def _figures(climbed: Sequence[Ladder], over: Sequence[Budgets], pages: Sequence[Page]) -> list[Drawn]:
+    """The ladders' figures, accuracies over the budget, and the items' figures; one that would be too large is left to its file."""
     from markupsafe import Markup
 
     held = [(f"Attackers of {each.title}, {each.settings}", draw(each)) for each in climbed[:LADDERS_DRAWN]]
+    held += [(f"Accuracy over the budget: {each.title}", budget.draw(each)) for each in over[:BUDGETS_DRAWN]]
     held += [
         (f"{page.title} {each.name}".strip(), each.draw()) for page in pages if page.tables for each in page.figures
     ]
