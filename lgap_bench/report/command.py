@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from lgap_bench.report import write
 from lgap_bench.report.html import experiments_of, write_report
@@ -48,7 +48,7 @@ def main() -> None:
     if "paired" in keys and "table" not in keys:
         raise ValueError(f"paired={keys['paired']} without a table: name one, table=lgap/1")
     if "table" not in keys:
-        found = all_records.finished(outputs)
+        found = all_records.finished(outputs, keys.get("dataset"))
         page = captions.page(found) if arguments.captions else all_records.page(found)
         files = write.write_csv(page, arguments.csv) if arguments.csv else []
         print(write.PRINTED[form](page))
@@ -112,8 +112,14 @@ def _pages(name: str, table: Mapping[str, Any], outputs: Path, dataset: str | No
     return paper.pages(name, table, outputs, dataset, merge)
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """One line, as for every other bad word."""
+        raise ValueError(f"{message}: see lgap-bench report --help")
+
+
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         description="Records as one table, seeds merged; `table=lgap/1` sets a paper's values beside them.",
         epilog=f"table= is all or one of {', '.join(paper.known())}; format= is one of {', '.join(write.PRINTED)}; dataset=digits picks the scale; paired=true adds tests between the rows; paper tables are exported "
         "to <outputs>/tables/.",

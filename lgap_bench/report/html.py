@@ -23,7 +23,7 @@ def write_report(path: Path, outputs: Path, item: Items, table: str | None = Non
     Raises ValueError in one line where there is no record to show, a table is not known, or the file cannot be written.
     """
     writable_file(path)
-    found, shared = all_records.finished(outputs), Merger()
+    found, shared = all_records.finished(outputs, dataset if table is None else None), Merger()
     if table is None:
         return write_page(found, path, measured(paper.known(), outputs, item, dataset, shared), "What holds", shared)
     held = paper.load(str(table))

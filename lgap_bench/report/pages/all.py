@@ -44,13 +44,18 @@ def page(found: Sequence[Record], merge: Merge = merge) -> Page:
     return Page("records", "", tables=[Table(columns, held)], data=[Table((*COLUMNS, *MORE, "differs"), held)])
 
 
-def finished(outputs: Path) -> list[Record]:
-    """All finished records. Raises ValueError where there is none."""
-    if found := records(outputs):
-        return found
-    raise ValueError(
-        f"outputs={outputs}: no finished record in {outputs / 'records'}: run a cell first, `lgap-bench run`"
-    )
+def finished(outputs: Path, dataset: str | None = None) -> list[Record]:
+    """All finished records, or those on one data set. Raises ValueError where there is none."""
+    if not (found := records(outputs)):
+        raise ValueError(
+            f"outputs={outputs}: no finished record in {outputs / 'records'}: run a cell first, `lgap-bench run`"
+        )
+    met = [record.summary()["dataset_name"] for record in found] if dataset else []
+    if dataset and dataset not in met:
+        raise ValueError(
+            f"dataset={dataset}: no record on it in {outputs / 'records'}: there are {', '.join(sorted(set(met)))}"
+        )
+    return [record for record, name in zip(found, met, strict=True) if name == dataset] if dataset else found
 
 
 def name_differences(rows: Sequence[dict[str, Any]], identities: Sequence[Mapping[str, Any]]) -> None:
