@@ -65,12 +65,13 @@ def test_a_page_comes_back_as_it_was_kept(tmp_path):
     (table,) = held.page.tables
     assert [(type(row["robust"]), str(row["robust"])) for row in table.rows[3:]] == [(Empty, "Empty.CITED"), (Quantity, "0.500 s")]  # fmt: skip
     assert [type(row["robust"]) for row in table.rows[1:3]] == [AtMost, Invalid]
-    assert table.rows[1] == {"row": "a|b", "robust": AtMost(0.333333), "records": "ab cd", "n": 4}
+    assert table.rows[1] == {"row": "a|b", "robust": AtMost(0.3333), "records": "ab cd", "n": 4}
     assert (table.caption, table.name, held.made, held.records) == ("above", "name", made, ["ab", "cd"])
     text = blocks.body(blocks.block("p without=gone"), held)
     assert text.splitlines()[-1] == "*Measured 2026-11-26 at commit 7cf6d3d by* `lgap-bench tables lgap/1`"
     assert "| *Ours* |  |\n" in text
     assert "gone" not in text
+    assert (table.rows[0].get("gone"), table.rows[0]["robust"]) == (None, "")
 
 
 def test_records_are_gathered_as_the_report_shows_them(tmp_path):

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from lgap_bench.cell.values import fraction
 from lgap_bench.report import figure
 from lgap_bench.report.bars import bars
 from lgap_bench.report.page import Page
@@ -57,5 +58,5 @@ def _bars(table: Any, rows: Any) -> Any:
 
 def _curve(table: Any, rows: Any) -> Any:
     wanted = table["curve"]
-    held = [{**row, "value": float(row["value"])} for row in rows]
+    held = [{**row, "value": fraction(row["value"], wanted["key"])} for row in rows]
     return curve.draw(held, wanted["label"], wanted.get("paper_value"), wanted.get("value", "robust"))

@@ -16,24 +16,11 @@ from lgap_bench.report.page import AtLeast, AtMost, Empty, Invalid, Page, Quanti
 from lgap_bench.runtime import files
 
 FOLDER = Path(__file__).parents[2] / "docs" / "records"
-DIGITS = 6  # decimals that are kept of a number
+DIGITS = 4  # decimals that are kept of a number
 MARKS: dict[str, type[float]] = {"at_most": AtMost, "at_least": AtLeast, "invalid": Invalid}
-FACTS = ("records", "verdict", "eps", "norm", "n", "seeds", "score_draws", "dataset", "attack", "view", "experiment")
-ENDS = ("", "_low", "_high")
-NUMBERS = ("natural", "robust", "map", "precision", "natural_map", "natural_precision", "success")
-COUNTS = (
-    "any_of_k",
-    "majority_of_k",
-    "natural_any_of_k",
-    "natural_majority_of_k",
-    "paper_precision",
-    "paper_natural_precision",
-)
-ALWAYS = (
-    *FACTS,
-    *(f"{name}{end}" for name in NUMBERS for end in ENDS),
-    *COUNTS,
-)  # kept of a row beside its table's columns
+ENDS = ("_low", "_high")  # of the numbers that a table's columns hold
+FACTS = ("records", "verdict", "eps", "norm", "n", "seeds", "dataset", "experiment")  # kept of a row beside its columns
+DASHED = "-"  # key of a row most of whose empty cells are blank: those that say `-`
 
 
 @dataclass(frozen=True)
@@ -85,15 +72,23 @@ def read(name: str, folder: Path = FOLDER) -> Kept:
             raise ValueError("it is not what was gathered")
     except (OSError, ValueError, KeyError, AttributeError) as error:
         raise ValueError(f"{path}: {files.one_line(error)}: python -m scripts.docs gather OUTPUTS") from None
-    tables = [Table(each["columns"], [_row(row) for row in each["rows"]], each["caption"], each["name"]) for each in content["tables"]]  # fmt: skip
+    tables = [Table(each["columns"], [_row(row, each["columns"]) for row in each["rows"]], each["caption"], each["name"]) for each in content["tables"]]  # fmt: skip
     page = Page(name, content["title"], content["settings"], tables, notes=content["notes"])
     return Kept(content["item"], page, Made(**content["made"]), content["records"], seal)
 
 
 def _table(table: Table) -> dict[str, Any]:
-    keys = dict.fromkeys([*table.columns, *ALWAYS])
-    rows = [{key: _packed(row[key]) for key in keys if row.get(key) is not None} for row in table.rows]
+    keys = dict.fromkeys([*table.columns, *FACTS, *(f"{column}{end}" for column in table.columns for end in ENDS)])
+    rows = [_whole(row, [*keys], table.columns) for row in table.rows]
     return {"caption": table.caption, "name": table.name, "columns": list(table.columns), "rows": rows}
+
+
+def _whole(row: Mapping[str, Any], keys: Sequence[str], columns: Sequence[str]) -> dict[str, Any]:
+    """A row without its empty cells, which are half of a paper's table."""
+    packed = {key: _packed(row[key]) for key in keys if row.get(key) not in (None, "")}
+    if any(row.get(column) == "" for column in columns):
+        packed[DASHED] = [column for column in columns if row.get(column) is None]
+    return packed
 
 
 def _packed(value: Any) -> Any:
@@ -109,8 +104,10 @@ def _packed(value: Any) -> Any:
     return value
 
 
-def _row(packed: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: _unpacked(value) for key, value in packed.items()}
+def _row(packed: Mapping[str, Any], columns: Sequence[str]) -> dict[str, Any]:
+    dashed = packed.get(DASHED)
+    blank = {} if dashed is None else {column: "" for column in columns if column not in dashed}
+    return {**blank, **{key: _unpacked(value) for key, value in packed.items() if key != DASHED}}
 
 
 def _unpacked(value: Any) -> Any:

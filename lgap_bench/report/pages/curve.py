@@ -12,7 +12,7 @@ from lgap_bench.cell.values import fraction
 from lgap_bench.report import figure
 from lgap_bench.report.missing import command, planned
 from lgap_bench.report.page import Empty, Figure, Page, Table, Unmeasured
-from lgap_bench.report.rows import Merge, apart, merge, settings_line, told
+from lgap_bench.report.rows import Merge, apart, brief, merge, settings_line, told
 from lgap_bench.report.select import Row, by_defense
 
 COLUMNS = ("value", "natural", "robust", "robust_low", "robust_high", "any_of_k", "seeds", "line")
@@ -30,7 +30,11 @@ def page(name: str, table: Mapping[str, Any], outputs: Path, dataset: str | None
     if not rows:
         raise Unmeasured(f"table={name}: no record of its experiments in {outputs / 'records'}: run {wanted['script']}")
     found = points(rows, wanted["key"])
-    shown = [{**point, "value": str(point["value"])} for point in found]  # tables round to one digit: 0.05 is no 0.1
+    # As text: tables round numbers to one digit, and 0.05 is no 0.1.
+    shown = [
+        {**point, "value": brief(point["eps"]) if wanted["key"] == "threat.eps" else str(point["value"])}
+        for point in found
+    ]
     left = _missing(table, found)
     value = wanted.get("value", "robust")
     several = SEVERAL if value != "robust" else ()
