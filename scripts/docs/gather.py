@@ -45,7 +45,8 @@ def gather(
             written.append(
                 kept.write(name, page, _made(name, held, commit), [each.folder.name for each in held], folder)
             )
-            figures.gathered(page, kept.read(page.name, folder))
+            if folder == kept.FOLDER:  # its pictures are those of docs/
+                figures.gathered(page, kept.read(page.name, folder))
     if not written:
         raise ValueError(
             f"outputs={outputs}: no item that docs/ shows was measured: lgap-bench tables lgap dataset=digits"
