@@ -8,11 +8,11 @@ import pytest
 from test_paper_tables import ALL, HALF, N, record
 
 from lgap_bench.report.page import AtMost, Empty, Invalid, Page, Quantity, Table
-from scripts.docs import blocks, figures, kept
+from scripts.docs import blocks, figures, kept, prose
 from scripts.docs.gather import gather
 
 NAMES = sorted(file.stem for file in kept.FOLDER.glob("*.json"))
-HELD = [page for page in blocks.pages() if "<!-- made:" in page.read_text()]
+HELD = [page for page in blocks.pages() if blocks.BLOCK.search(page.read_text())]
 LARGEST = 300_000  # bytes of all kept records
 
 
@@ -106,6 +106,7 @@ def test_a_kept_record_that_was_edited_is_refused_in_one_line(tmp_path):
     [
         ("<!-- made: lgap-1-digits -->\n| 1 |\n", "without its end"),
         ("| 1 |\n<!-- /made -->", "without its marker"),
+        ("<!-- made: a -->\n<!-- made: b -->\n<!-- /made -->", "without its end"),
         ("<!-- made: lgap-1-digits color=red -->\n<!-- /made -->", "color is no option"),
         ("<!-- made: nothing -->\n<!-- /made -->", "nothing.json"),
     ],
@@ -120,3 +121,16 @@ def test_nothing_measured_is_one_line(tmp_path):
         gather(tmp_path)
     with pytest.raises(ValueError, match="table=lgap/9 is not known"):
         gather(record(tmp_path, "pgd", ALL, [0] * N).folder.parent.parent, ["lgap/9"], "7cf6d3d", tmp_path)
+
+
+@pytest.mark.parametrize("page", HELD, ids=lambda page: page.name)
+def test_numbers_in_marked_sentences_stand_in_the_records(page):
+    assert prose.unsupported(page.read_text()) == []
+
+
+def test_a_number_in_a_sentence_that_no_record_supports_is_found(tmp_path):
+    record(tmp_path, "pgd", HALF, [0.5] * N, 0, "lgap/table1/lgap", ["experiment=lgap/table1/lgap"])
+    gather(tmp_path, ["lgap/1"], "7cf6d3d", tmp_path)
+    mark = "<!-- numbers: lgap-1-digits -->"
+    text = f"1. PGD leaves 50.0 %, not\n   51.0, at 8/255, version 0.1.2. {mark}\n2. Another says 12.3.\n\nA third: 100.0 of 7.5 {mark}\n"
+    assert [each[-4:] for each in prose.unsupported(text, lambda name: kept.read(name, tmp_path))] == ["51.0", " 7.5"]

@@ -20,7 +20,8 @@ from scripts.docs.kept import Kept, read
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
-BLOCK = re.compile(r"<!-- made: (?P<words>[^\n]*?) -->\n(?P<body>.*?)<!-- /made -->", re.DOTALL)
+BLOCK = re.compile(r"^<!-- made: (?P<words>[^\n]*?) -->\n(?P<body>.*?)^<!-- /made -->", re.DOTALL | re.MULTILINE)
+MARKER = re.compile(r"^<!-- /?made\b", re.MULTILINE)  # at the start of a line: a sentence may speak of markers
 OPTIONS = ("columns", "without", "tables", "png", "notes")
 UNREAD = ("to_run", "differs")  # columns that a page shows only where they tell rows apart, or not at all
 HEADINGS = {"row": "", "interval": "95 % interval", "any_of_k": "any of K", "natural_any_of_k": "clean, any of K"}
@@ -46,7 +47,7 @@ def pages() -> list[Path]:
 def blocks(text: str) -> Iterator[Block]:
     """The blocks of a page, in order. Raises ValueError for a marker that is not closed or not understood."""
     found = list(BLOCK.finditer(text))
-    if len(found) != text.count("<!-- made:") or len(found) != text.count("<!-- /made -->"):
+    if 2 * len(found) != len(MARKER.findall(text)):
         raise ValueError("a marker `made` without its end, or an end without its marker")
     for each in found:
         yield block(each["words"])
