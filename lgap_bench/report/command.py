@@ -71,12 +71,13 @@ def print_items(
     form: str = "text",
     measured: bool = False,
     paired: bool = False,
+    merge: Merge | None = None,
 ) -> None:
     """Items of a paper, printed and, where they were measured, written to <outputs>/tables/.
 
-    `measured`: leave out those of which nothing was. `paired`: with tests between their rows. Raises ValueError if nothing is left.
+    `measured`: leave out those of which nothing was. `paired`: with tests between their rows. `merge`: shared with the caller's other items. Raises ValueError if nothing is left.
     """
-    pages, shared = [], Merger()
+    pages, shared = [], merge or Merger()
     for name in names:
         try:
             pages += [page for page in item(name, outputs, dataset, shared) if page.measured or not measured]
