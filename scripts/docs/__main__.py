@@ -14,7 +14,7 @@ from pathlib import Path
 
 from lgap_bench.runtime import files
 from lgap_bench.runtime.errors import one_line_errors
-from scripts.docs import blocks, figures
+from scripts.docs import blocks, figures, prose
 from scripts.docs.gather import gather
 from scripts.docs.kept import read
 
@@ -29,6 +29,7 @@ def main() -> None:
         ):
             print(path)
         make()
+        print(*mistold(), sep="\n")
     elif words == ["check"]:
         if left := stale():
             sys.exit("\n".join(left))
@@ -54,9 +55,19 @@ def make() -> None:
 
 
 def stale() -> list[str]:
-    """What `make docs` would change, in words."""
+    """What `make docs` would change, and numbers in sentences that it cannot, in words."""
     found = [f"{page}: stale" for page in blocks.pages() if blocks.made(text := page.read_text()) != text]
-    return found + [f"{path}: stale" for name, path in figures.pictured() if not path.exists() or figures.sealed(path) != read(name).seal]  # fmt: skip
+    for name, path in figures.pictured():
+        if not path.exists() or figures.sealed(path) != read(name).seal:
+            found.append(f"{path}: stale")
+    return found + mistold()
+
+
+def mistold() -> list[str]:
+    """Numbers in marked sentences that no record supports any more: a person has to mend them."""
+    return [
+        f"{page}: no record says: {words}" for page in blocks.pages() for words in prose.unsupported(page.read_text())
+    ]
 
 
 if __name__ == "__main__":

@@ -16,11 +16,12 @@ from typing import Any
 
 from lgap_bench.report.page import Table, legend
 from lgap_bench.report.write import as_markdown
-from scripts.docs.kept import Kept, read
+from scripts.docs.kept import Kept, gathered, read
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 BLOCK = re.compile(r"^<!-- made: (?P<words>[^\n]*?) -->\n(?P<body>.*?)^<!-- /made -->", re.DOTALL | re.MULTILINE)
+PENDING = "*Typed: no record of it was gathered yet.*"  # a block says so until its records are there
 MARKER = re.compile(r"^<!-- /?made\b", re.MULTILINE)  # at the start of a line: a sentence may speak of markers
 OPTIONS = ("columns", "without", "tables", "png", "notes")
 UNREAD = ("to_run", "differs")  # columns that a page shows only where they tell rows apart, or not at all
@@ -70,12 +71,20 @@ def block(words: str) -> Block:
 def made(text: str, find: Callable[[str], Kept] = read) -> str:
     """A page's text with all its blocks made anew."""
     list(blocks(text))  # refused as a whole, before half of it is replaced
-    return BLOCK.sub(lambda each: _whole(each["words"], find), text)
+    return BLOCK.sub(lambda each: _whole(each, find), text)
 
 
-def _whole(words: str, find: Callable[[str], Kept]) -> str:
-    own = block(words)
-    return f"<!-- made: {words} -->\n\n{body(own, find(own.name))}\n\n<!-- /made -->"
+def _whole(each: re.Match[str], find: Callable[[str], Kept]) -> str:
+    own = block(each["words"])
+    if PENDING in each["body"] and not gathered(own.name):
+        return each[0]
+    return f"<!-- made: {each['words']} -->\n\n{body(own, find(own.name))}\n\n<!-- /made -->"
+
+
+def pending(text: str) -> set[str]:
+    """The names of blocks that still hold what was typed."""
+    found = BLOCK.finditer(text)
+    return {name for each in found if PENDING in each["body"] and not gathered(name := block(each["words"]).name)}
 
 
 def body(own: Block, kept: Kept) -> str:
@@ -96,7 +105,9 @@ def body(own: Block, kept: Kept) -> str:
 
 def _table(table: Table, own: Block) -> Table:
     """A table with the columns that are meant, without those that say nothing in any row."""
-    columns = own.listed("columns") or [each for each in table.columns if not _silent(table, each)]
+    known = {*table.columns, *(key for row in table.rows for key in row)}
+    columns = [each for each in own.listed("columns") if each in known]  # none of a second table of another kind
+    columns = columns or [each for each in table.columns if not _silent(table, each)]
     left = [each for each in columns if each not in own.listed("without")]
     return Table(left, [_row(row, left) for row in table.rows], table.caption)
 

@@ -13,7 +13,7 @@ from lgap_bench.report.bars import bars
 from lgap_bench.report.page import Page
 from lgap_bench.report.pages import curve, language, paper
 from scripts.docs import blocks
-from scripts.docs.kept import Kept
+from scripts.docs.kept import Kept, gathered
 
 SEAL = "Description"  # the PNG's own word that names the rows it was drawn from
 
@@ -22,7 +22,7 @@ def pictured() -> Iterator[tuple[str, Path]]:
     """Name of the page and file of every figure that a block asks for."""
     for page in blocks.pages():
         for block in blocks.blocks(page.read_text()):
-            if "png" in block.options:
+            if "png" in block.options and gathered(block.name):
                 yield block.name, page.parent / block.options["png"]
 
 
@@ -38,7 +38,7 @@ def save(drawn: Any, path: Path, kept: Kept) -> Path:
     return figure.save(drawn, path, {SEAL: kept.seal})
 
 
-def gathered(page: Page, kept: Kept) -> list[Path]:
+def draw_gathered(page: Page, kept: Kept) -> list[Path]:
     """Draw the figures of a page whose records are at hand, where a block asks for one."""
     wanted = [path for name, path in pictured() if name == page.name]
     return [save(page.figures[0].draw(), path, kept) for path in wanted if page.figures]

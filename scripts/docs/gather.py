@@ -46,7 +46,7 @@ def gather(
                 kept.write(name, page, _made(name, held, commit), [each.folder.name for each in held], folder)
             )
             if folder == kept.FOLDER:  # its pictures are those of docs/
-                figures.gathered(page, kept.read(page.name, folder))
+                figures.draw_gathered(page, kept.read(page.name, folder))
     if not written:
         raise ValueError(
             f"outputs={outputs}: no item that docs/ shows was measured: lgap-bench tables lgap dataset=digits"
@@ -65,7 +65,8 @@ def _made(name: str, held: Sequence[Record], commit: str) -> kept.Made:
     date = max((str(record.run().get("finished", ""))[:10] for record in held), default="")
     datasets = sorted({record.summary()["dataset_name"] for record in held})
     slow = any("/slow/" in each["experiment"] for record in held for each in record.requests())
-    words = ["lgap-bench tables", name, *([f"dataset={datasets[0]}"] if len(datasets) == 1 else [])]
+    measured = name.split("/")[0] if "claims" in paper.load(name) else name  # claims are of all of a paper's items
+    words = ["lgap-bench tables", measured, *([f"dataset={datasets[0]}"] if len(datasets) == 1 else [])]
     return kept.Made(date, commit, " ".join([*words, *(["slow=true"] if slow else [])]))
 
 

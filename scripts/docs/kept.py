@@ -62,6 +62,11 @@ def write(item: str, page: Page, made: Made, records: Sequence[str], folder: Pat
     return path
 
 
+def gathered(name: str, folder: Path = FOLDER) -> bool:
+    """Whether there are records of a page."""
+    return (folder / f"{name}.json").exists()
+
+
 def read(name: str, folder: Path = FOLDER) -> Kept:
     """A page by its name. Raises ValueError in one line where there is none, or it was edited."""
     path = folder / f"{name}.json"
