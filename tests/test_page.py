@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 from browser import CHROMIUM, seen
 from cells import called
-from test_paper_tables import ALL, HALF, NONE, N, chunk, record
+from test_paper_tables import ALL, HALF, NONE, N, chunk
 
 from lgap_bench.cell.identity import NUMERICS_VERSION
 from lgap_bench.record import Record, records
-from lgap_bench.report.browser.budget import budgets, draw
 from lgap_bench.report.browser.build import write_page
 from lgap_bench.report.browser.cells import grid
 from lgap_bench.report.browser.ladder import gradient_calls, ladders
@@ -351,22 +350,3 @@ def test_the_page_needs_no_torch(page):
 
     code = "import sys, lgap_bench.report.browser.build; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
-
-
-def test_accuracy_over_the_budget_is_drawn_where_one_attacker_met_several(tmp_path):
-    def at(eps, right, step, **facts):
-        identity = {"purifier": "lgap", "attack": {"name": "full", "step_size": step}, "n": 64, **facts}
-        return record(tmp_path, "full", right, [0.0] * N, experiment=LGAP, facts={"eps": eps}, threat={"eps": eps},
-                      **{key: value for key, value in identity.items() if key not in ("attack", "n")}, order=step)  # fmt: skip
-
-    at("8/255", ALL, 0.01)
-    assert budgets(records(tmp_path)) == [], "one budget is no curve"
-    at("16/255", HALF, 0.02)
-    at("32/255", NONE, 0.04)
-    (each,) = budgets(records(tmp_path))
-    assert {name: [(row["eps"], row["robust"]) for row in line] for name, line in each.lines.items()} == {
-        "full (full)": [("8/255", 100.0), ("16/255", 50.0), ("32/255", 0.0)]
-    }
-    assert draw(each) is not None
-    write_page(records(tmp_path), tmp_path / "report.html")
-    assert "Accuracy over the budget: lgap + digits/standard, digits, n = 4" in (tmp_path / "report.html").read_text()
