@@ -1,4 +1,4 @@
-"""The command `lgap-bench`: `run` (the Hydra app), `tables`, `fetch`, `report`, `verify`, `eval`, `demo` and others. Errors are one line; heavy imports are lazy."""
+"""The command `lgap-bench`: `run` (the Hydra app), `tables`, `plan`, `fetch`, `report`, `verify`, `eval`, `demo` and others. Errors are one line; heavy imports are lazy."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ USAGE = """lgap-bench: how robust is a classifier behind an adversarial purifier
 
   lgap-bench run [group=name ...] [key=value ...]    measure one cell (or -m to sweep): see `lgap-bench run --help`
   lgap-bench tables lgap [dataset=digits] [slow=true]    measure all that a paper's tables need, and print them
+  lgap-bench plan lgap/1 [or the words of run]       what they will cost: network calls, time, memory, disk; see docs/plan.md
   lgap-bench fetch lgap/1 [or the words of run]      the models and data that these need: what, from where, how large; fetched once
   lgap-bench status [sweep] [--watch] [--list]       a sweep's cells: done, running, waiting, failed
   lgap-bench report [--outputs DIR] [--csv FILE] [--markdown]    one table of all records, seeds merged
@@ -28,7 +29,7 @@ USAGE = """lgap-bench: how robust is a classifier behind an adversarial purifier
   lgap-bench --version
 """
 COMPLETION = {"-sc", "--shell-completion", "--shell_completion"}
-HYDRAS = ("run", "tables", "fetch")  # commands that take Hydra's words
+HYDRAS = ("run", "tables", "plan", "fetch")  # commands that take Hydra's words
 
 
 def main() -> None:
@@ -95,6 +96,12 @@ def _tables() -> None:
     tables(app)
 
 
+def _plan() -> None:
+    from lgap_bench.sweep.plan import main as plan
+
+    plan()
+
+
 def _fetch() -> None:
     from lgap_bench.sweep.fetch import main as fetch
 
@@ -152,6 +159,7 @@ def _demo() -> None:
 _COMMANDS: dict[str, Callable[[], None]] = {
     "run": _run,
     "tables": _tables,
+    "plan": _plan,
     "fetch": _fetch,
     "status": _status,
     "report": _report,

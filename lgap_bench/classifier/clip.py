@@ -61,7 +61,7 @@ def _embedded(model: Any, tokenizer: Any, sentences: list[str]) -> Tensor:
     if words.input_ids.shape[1] > length:
         longest = max(sentences, key=lambda text: len(tokenizer(text).input_ids))
         raise ValueError(f"classifier.template: {longest!r} is longer than CLIP's {length} tokens: shorten it")
-    given = {"input_ids": words.input_ids, "attention_mask": words.attention_mask}
+    given = {"input_ids": words.input_ids.to(model.device), "attention_mask": words.attention_mask.to(model.device)}
     return F.normalize(model.get_text_features(**given).pooler_output, dim=-1)
 
 

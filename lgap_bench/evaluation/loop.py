@@ -46,7 +46,7 @@ def evaluate(parts: Parts, cell: Cell, record: Record, device: Device, loggers: 
     def make(index: int) -> Chunk:
         at, worked, purifier = time.monotonic(), time.process_time(), parts.defense.purifier
         with purifier.remembering() as seen, _journal(cell, record, index, seen, loggers) as journal:
-            chunk = _chunk(parts, cell, rows_of(cell, index), device, journal, loggers)
+            chunk = one_chunk(parts, cell, rows_of(cell, index), device, journal, loggers)
         chunk["seconds"] = np.asarray(round(time.monotonic() - at + journal.answered, 3))
         # On a machine that others use too the clock runs faster than the work.
         chunk["processor_seconds"] = np.asarray(round(time.process_time() - worked + journal.answered, 3))
@@ -91,7 +91,7 @@ def _journal(cell: Cell, record: Record, index: int, seen: Remembers | None, log
     return ChunkJournal(record.journal(index), stamp, cell.save_every, loggers.phase, seen)
 
 
-def _chunk(parts: Parts, cell: Cell, rows: slice, device: Device, journal: Journal, loggers: Loggers) -> Chunk:
+def one_chunk(parts: Parts, cell: Cell, rows: slice, device: Device, journal: Journal, loggers: Loggers) -> Chunk:
     """Everything about one run of samples."""
     problem = replace(_problem(parts, cell, rows, device), journal=journal, tell=loggers.step)
     x, ids, attack = problem.x, problem.ids, cell.names.attack

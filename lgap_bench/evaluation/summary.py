@@ -15,6 +15,7 @@ from lgap_bench.evaluation.verdict import Facts, verdict
 from lgap_bench.metric.accuracy import accuracy
 from lgap_bench.record import Chunk, Record
 from lgap_bench.runtime.device import Device
+from lgap_bench.runtime.forecasts import kept
 from lgap_bench.task.single_label import SingleLabel
 
 TITLES = {"clean": "natural", "attacked": "robust"}
@@ -25,7 +26,8 @@ def finish(record: Record, chunks: list[Chunk], parts: Parts, cell: Cell, device
     facts = cell_facts(cell, record.folder.name, device, parts.dataset.classes)
     summary = {**facts, **summarise(chunks, parts.dataset.task, parts.measures)}
     summary |= verdict(Facts(cell, parts.defense.randomized, chunks, summary))
-    record.finish(chunks, summary, run_facts(chunks, began, device))
+    told = kept(cell.outputs, record.folder.name)
+    record.finish(chunks, summary, run_facts(chunks, began, device) | ({"forecast": told} if told else {}))
 
 
 def summarise(chunks: Sequence[Chunk], task: SingleLabel, measures: Sequence[Any] = ()) -> dict[str, Any]:

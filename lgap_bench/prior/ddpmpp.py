@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from lgap_bench.runtime import header
+from lgap_bench.runtime.pretrained import outlined
 
 CLASS_NAME = "DDPMpp"  # in config.json, where diffusers writes the name of its class
 # Not diffusers' file name: its loader would read it into a network of another shape and fill the rest with random numbers.
@@ -215,8 +216,9 @@ def fill_from(folder: Path, class_name: str) -> DDPMpp:
             raise ValueError(f"config.json says _class_name {name}, not {class_name}")
         with torch.device("meta"):
             net = DDPMpp(**config)
-        # assign: the tensors of the file become the weights, and no random ones are made first
-        net.load_state_dict(load_file(folder / WEIGHTS), assign=True)
+        if not outlined(folder):
+            # assign: the tensors of the file become the weights, and no random ones are made first
+            net.load_state_dict(load_file(folder / WEIGHTS), assign=True)
     except (
         Exception
     ) as error:  # JSON, safetensors and torch raise a dozen types, and all of them say that the folder is bad

@@ -77,20 +77,25 @@ def held(function: Callable[[Tensor], Tensor], x: Tensor, weights: Iterable[Tens
 
     Each storage is counted once and in full, since a view of it keeps all of it alive. Calls `function` on a copy of x.
     """
-    known = {weight.untyped_storage().data_ptr() for weight in weights}
+    known = {address(weight) for weight in weights}
     sizes: dict[int, int] = {}
     saved: list[Tensor] = []  # keeps tensors alive: an address that is used again would be counted once for two
 
     def pack(tensor: Tensor) -> Tensor:
         saved.append(tensor)
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in known:
-            sizes[storage.data_ptr()] = storage.nbytes()
+        if (place := address(tensor)) not in known:
+            sizes[place] = tensor.untyped_storage().nbytes()
         return tensor
 
     with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         function(x.detach().clone().requires_grad_(True))
     return sum(sizes.values())
+
+
+def address(tensor: Tensor) -> int:
+    """What tells storages apart; those on torch's `meta` device have no data to point to."""
+    storage = tensor.untyped_storage()
+    return storage.data_ptr() or int(storage._cdata)
 
 
 def recomputed(function: Callable[..., Tensor], x: Tensor, *rest: object, captured: Sequence[Tensor] = ()) -> Tensor:

@@ -170,6 +170,9 @@ def end(folder: SweepFolder, words: Sequence[str]) -> int:
     sys.stdout.flush()
     print("\n".join(told(folder.name, jobs)), file=sys.stderr, flush=True)
     if all(job.state in LOOKED for job in jobs):  # nothing was measured
+        from lgap_bench.sweep.planned import known_sum  # here: it brings torch
+
+        print("\n".join(known_sum([job.overrides for job in jobs])), file=sys.stderr, flush=True)
         discard(folder)
     return int(any(job.state not in GOOD for job in jobs))
 

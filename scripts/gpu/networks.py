@@ -93,7 +93,12 @@ def rows_of(
     module = module.to(memory_format=torch.channels_last)
     if compiled:
         module.compile()
-    facts = {"network": name, "weights": sum(each.numel() for each in module.parameters()), "precision": precision}
+    facts = {
+        "network": name,
+        "class": type(module).__name__,
+        "weights": sum(each.numel() for each in module.parameters()),
+        "precision": precision,
+    }
     for rows in sizes:
         given = network.inputs(rows, dtype, device)
         try:
@@ -127,10 +132,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("--quick", action="store_true", help="a few channels, one precision, one row")
+    parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=list(PRECISIONS))
+    parser.add_argument("--rows", nargs="+", type=int, default=[1, 8, 32])
+    parser.add_argument("--repetitions", type=int, default=5)
     given = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    precisions = ["float32"] if given.quick else list(PRECISIONS)
-    sizes, repetitions = ((1,), 1) if given.quick else ((1, 8, 32), 5)
+    precisions = ["float32"] if given.quick else given.precisions
+    sizes, repetitions = ((1,), 1) if given.quick else (tuple(given.rows), given.repetitions)
     torch.manual_seed(0)
     table: list[dict[str, Any]] = []
     for name, network in networks(given.quick).items():

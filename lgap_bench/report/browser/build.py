@@ -18,7 +18,7 @@ from lgap_bench.report.browser.pictures import albums
 from lgap_bench.report.browser.svg import inline
 from lgap_bench.report.page import Page, Table, legend
 from lgap_bench.report.pages import all as all_records
-from lgap_bench.report.pages import claims, paper
+from lgap_bench.report.pages import claims, forecasts, paper
 from lgap_bench.report.rows import Merge, Merger
 from lgap_bench.runtime import files
 
@@ -87,7 +87,7 @@ def rendered(found: Sequence[Record], pages: Sequence[Page], heading: str, merge
     known = {record.folder.name for record in found}
     climbed = ladders(found, merge)
     everything = Page("records", "All records", tables=all_records.page(found, merge).tables)
-    told = captions.page(found)
+    told, planned = captions.page(found), forecasts.page(found)
     shown, lost = albums([(record, title(record)) for record in _strongest_first(climbed, found)])
     return _template().render(
         heading=heading,
@@ -102,6 +102,7 @@ def rendered(found: Sequence[Record], pages: Sequence[Page], heading: str, merge
         albums=shown,
         albums_left=lost,
         captions=item(told, known) if told else None,
+        planned=item(planned, known) if planned else None,
         entries=entries(found),
         style=(HERE / "style.css").read_text(),
         script=(HERE / "page.js").read_text(),
