@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lgap_bench import CONF
 from lgap_bench.record import Record, records
 from lgap_bench.report.page import Empty, Page, Table
 from lgap_bench.report.rows import Merge, apart, flattened, grouped, merge, told
@@ -52,10 +53,18 @@ def finished(outputs: Path, dataset: str | None = None) -> list[Record]:
         )
     met = [record.summary()["dataset_name"] for record in found] if dataset else []
     if dataset and dataset not in met:
+        check_dataset(dataset)
         raise ValueError(
             f"dataset={dataset}: no record on it in {outputs / 'records'}: there are {', '.join(sorted(set(met)))}"
         )
     return [record for record, name in zip(found, met, strict=True) if name == dataset] if dataset else found
+
+
+def check_dataset(name: str) -> None:
+    """Raises ValueError naming the data sets there are."""
+    known = sorted(path.stem for path in (CONF / "dataset").glob("*.yaml"))
+    if name not in known:
+        raise ValueError(f"dataset={name} is not known: use one of {', '.join(known)}")
 
 
 def name_differences(rows: Sequence[dict[str, Any]], identities: Sequence[Mapping[str, Any]]) -> None:

@@ -19,7 +19,7 @@ from lgap_bench.report import several
 from lgap_bench.report.bars import bars
 from lgap_bench.report.missing import Begun, begun, command
 from lgap_bench.report.page import Empty, Figure, Page, Quantity, Table
-from lgap_bench.report.pages.all import failed_said
+from lgap_bench.report.pages.all import check_dataset, failed_said
 from lgap_bench.report.rows import VERDICTS, Merge, grouped, interval, marked, merge, settings_line
 from lgap_bench.report.select import Requested, on_dataset, requested
 from lgap_bench.report.worst import Cells, lowest_of, worst_per_image
@@ -132,9 +132,8 @@ def by_script(name: str, table: Mapping[str, Any]) -> Page:
 def tables(name: str, outputs: Path, dataset: str | None = None, merge: Merge = merge) -> dict[str, Rows]:
     """The rows once per data set; on one without a record they are the published values, and what was begun."""
     table = load(name)
-    known = sorted(path.stem for path in (CONF / "dataset").glob("*.yaml"))
-    if dataset is not None and dataset not in known:
-        raise ValueError(f"dataset={dataset} is not known: use one of {', '.join(known)}")
+    if dataset is not None:
+        check_dataset(dataset)
     found, half = requested(records(outputs), experiments(table)), begun(outputs, experiments(table))
     measured = {record.summary()["dataset_name"] for group in found.values() for record, _ in group}
     chosen = [dataset] if dataset is not None else sorted(measured | {each.dataset for each in half})
