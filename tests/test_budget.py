@@ -17,11 +17,13 @@ def test_accuracy_over_the_budget_is_drawn_where_one_attacker_met_several(tmp_pa
 
     at("8/255", ALL, 0.01)
     assert budgets(records(tmp_path)) == [], "one budget is no curve"
+    at("8/256", ALL, 0.011)
+    assert budgets(records(tmp_path)) == [], "nor are two that hardly differ"
     at("16/255", HALF, 0.02)
     at("32/255", NONE, 0.04)
     (each,) = budgets(records(tmp_path))
     assert {name: [(row["eps"], row["robust"]) for row in line] for name, line in each.lines.items()} == {
-        "full (full)": [("8/255", 100.0), ("16/255", 50.0), ("32/255", 0.0)]
+        "full (full)": [("8/256", 100.0), ("8/255", 100.0), ("16/255", 50.0), ("32/255", 0.0)]
     }
     assert draw(each) is not None
     write_page(records(tmp_path), tmp_path / "report.html")

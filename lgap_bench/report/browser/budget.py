@@ -8,13 +8,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from lgap_bench.cell.config import STAGES
 from lgap_bench.cell.values import fraction
 from lgap_bench.record import Record
 from lgap_bench.report import figure
 from lgap_bench.report.rows import Merge, defense, grouped, merge
 
 EPS = "threat.eps"
-FEWEST = 2  # budgets of a line
+APART = 1.25  # how many times its smallest budget a line reaches at least: 48/255 beside 48/256 is no curve
 Line = Sequence[Mapping[str, Any]]  # merged rows, from the smallest budget
 
 
@@ -41,8 +42,11 @@ def budgets(found: Sequence[Record], merge: Merge = merge) -> list[Budgets]:
     made = []
     for attackers in lines.values():
         # Two rows at one budget are two attacks of one name: no line joins them honestly.
-        kept = {name: [rows[0] for _, rows in sorted(points.items())] for name, points in attackers.items()
-                if len(points) >= FEWEST and all(len(rows) == 1 for rows in points.values())}  # fmt: skip
+        kept = {
+            name: [rows[0] for _, rows in sorted(points.items())]
+            for name, points in attackers.items()
+            if max(points) >= APART * min(points) and all(len(rows) == 1 for rows in points.values())
+        }
         if kept:
             first = next(iter(kept.values()))[0]
             made.append(Budgets(_title(first), _named(kept)))
@@ -82,4 +86,5 @@ def _named(lines: Mapping[str, Line]) -> dict[str, Line]:
 
 def _title(row: Mapping[str, Any]) -> str:
     purifier = "" if row["purifier"] == "none" else f"{row['purifier']} + "
-    return f"{purifier}{row['classifier']}, {row['dataset']}, n = {row['n']}"
+    stages = [f", {stage} {row[stage]}" for stage in STAGES if row.get(stage) not in (None, "none")]
+    return f"{purifier}{row['classifier']}{''.join(stages)}, {row['dataset']}, n = {row['n']}"
