@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import io
 import sys
 import time
@@ -13,6 +12,7 @@ from lgap_bench.record import Record
 from lgap_bench.report.page import Page, Table, shown
 from lgap_bench.run import app
 from lgap_bench.runtime.files import writable
+from lgap_bench.runtime.words import Parser
 from lgap_bench.sweep import command
 
 N = 64
@@ -32,9 +32,9 @@ PICTURED = ("lgap_bpda", "lgap_full")
 
 def main() -> None:
     """Run (or look up) the demo's cells; write demo/table.csv, grid.png and report.html below the outputs folder."""
-    parser = argparse.ArgumentParser(description="LGAP against ever better attackers, in miniature.")
+    parser = Parser("demo", "LGAP against ever better attackers, in miniature.")
     parser.add_argument("--outputs", type=Path, default=Path("outputs"))
-    outputs: Path = parser.parse_args().outputs
+    outputs: Path = parser.given().outputs
     began = time.monotonic()
 
     from lgap_bench.report.browser.build import write_page

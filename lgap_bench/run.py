@@ -52,7 +52,7 @@ def cell(cfg: DictConfig, *more: Logger) -> tuple[Record | None, str]:
         raise ValueError(CHDIR)
     if cfg.offline:
         stay_offline()
-    choices, loggers = own.runtime.choices, configured(cfg.logger, more)
+    choices, loggers = own.runtime.choices, configured(cfg.get("logger"), more)
     if cfg.dry:
         return None, checked(resolve(cfg, choices), alone=own.mode != RunMode.MULTIRUN)
     try:

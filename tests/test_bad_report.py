@@ -38,7 +38,7 @@ def one_line(*words: str) -> str:
         (["dataset=cifar10"], "dataset=cifar10: no record on it in "),
         (["html=report.html", "dataset=cifar10"], "there are digits"),
         (["table=lgap/1", "paired=maybe"], "paired=maybe is not known"),
-        (["--colour"], "unrecognized arguments: --colour: see lgap-bench report --help"),
+        (["--colour"], "unrecognized arguments: --colour: see `lgap-bench report --help`"),
         (["table=lgap/1", "colour=red", "--markdown"], "colour=red is not a key of report"),
         (["table=lgap/1", "table="], "table= is not a key of report"),
         (["html=/nowhere/at/all/report.html"], "there is no folder /nowhere/at/all, make it first"),

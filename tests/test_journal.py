@@ -416,7 +416,13 @@ def test_strides_survive_since_sums_run_in_the_order_of_memory(tmp_path):
         assert torch.equal(found, given)
 
 
-def test_several_gradients_of_one_forward_pass_are_kept_each(tmp_path):
+@pytest.mark.parametrize("knows", [True, False], ids=["torch tells", "torch does not tell"])
+def test_several_gradients_of_one_forward_pass_are_kept_each(knows, tmp_path, monkeypatch):
+    name = "_get_current_graph_task_keep_graph"
+    assert hasattr(torch._C._autograd, name), "this torch has no word for it any more: memory is held longer"
+    if not knows:
+        monkeypatch.delattr(torch._C._autograd, name)
+
     def slopes(journal: ChunkJournal) -> list[Tensor]:
         x = torch.arange(3.0).requires_grad_(True)
         y = journal.differentiable("f", x, (), lambda z: z**2)

@@ -15,6 +15,7 @@ from lgap_bench.cell.compose import composed, resolved
 from lgap_bench.logger.base import Done, Logger, Loggers
 from lgap_bench.logger.configured import configured
 from lgap_bench.logger.console import Console
+from lgap_bench.logger.pace import Pace
 from lgap_bench.record import Record
 
 CELL = [*("purifier=none", "attack=pgd", "attack.steps=1"), *("n=4", "chunk=2", "score_draws=2", "threads=1")]
@@ -156,6 +157,23 @@ def test_a_log_says_what_goes_on_when_a_chunk_takes_long_and_not_otherwise(quiet
     lines = capsys.readouterr().err.splitlines()
     assert bool(lines) == said
     assert not said or lines[-1].startswith("lgap under full: step 3 of 40, ")
+
+
+def test_within_a_chunk_the_time_to_the_last_step_is_told_by_the_pace_of_the_latest_ones():
+    pace = Pace()
+    assert pace.told("step", 1, 40, 0) == "step 1 of 40"
+    assert pace.told("step", 2, 40, 2) == "step 2 of 40"  # too early to say
+    assert pace.told("step", 3, 40, 4) == "step 3 of 40, 74 s to step 40"
+    assert pace.told("step", 3, 40, 9) == "step 3 of 40, 74 s to step 40"  # told twice
+    assert pace.told("scoring", 1, 10, 10) == "scoring 1 of 10"
+    assert pace.told("step", 1, 40, 11) == "step 1 of 40"  # of the next chunk
+    for k in range(2, 20):  # answered from a journal, at once
+        pace.told("step", k, 40, 11)
+    for k in range(20, 38):
+        pace.told("step", k, 40, 11 + 3600 * (k - 19))
+    assert pace.told("step", 38, 40, 11 + 3600 * 19) == "step 38 of 40, 2.0 h to step 40"
+    assert pace.told("step", 40, 40, 11 + 3600 * 21) == "step 40 of 40"
+    assert pace.told("image", 7, None, 12) == "image 7"
 
 
 @pytest.mark.parametrize(

@@ -17,13 +17,13 @@ from cells import called
 from omegaconf import OmegaConf
 
 from lgap_bench import CONF
-from lgap_bench.launcher.slurm import queue, watch
+from lgap_bench.launcher.slurm import earlier, queue, watch
 from lgap_bench.launcher.slurm.queue import Standing
 from lgap_bench.launcher.slurm.settings import Settings
 from lgap_bench.launcher.slurm.submit import Job, batches
 from lgap_bench.launcher.slurm.watch import Watch
 from lgap_bench.runtime.requeue import taken_away
-from lgap_bench.sweep.status import Status, SweepFolder
+from lgap_bench.sweep.status import SUBMITTED, Status, SweepFolder
 
 
 def keys(name: str) -> dict[str, object]:
@@ -185,6 +185,85 @@ def test_a_node_that_fails_and_a_silent_controller_end_nothing(tmp_path, monkeyp
     )
     assert found.state == "done"
     assert "interrupted" in seen  # while it waited in the queue
+
+
+WORDS = {0: ["seed=0", "n=8"], 1: ["seed=1", "n=8"], 2: ["seed=2", "n=8"]}
+
+
+def submitted(folder: SweepFolder, array: int) -> list[Job]:
+    """Three jobs that SLURM has taken for a sweep, as its launcher writes them down."""
+    folder.write_head({"words": []})
+    jobs = [
+        Job(f"{array}_{number}", number, folder.path / f"{array}_{number}.pkl", folder.path / "log") for number in WORDS
+    ]
+    earlier.keep(folder, jobs, WORDS)
+    return jobs
+
+
+def test_what_an_earlier_call_has_in_the_queue_is_not_submitted_again(tmp_path, cluster):
+    cluster(squeue="printf '12_0|RUNNING|None\\n12_1|PENDING|Resources\\n12_2|CANCELLED|None\\n'", sacct=NO_BOOKS)
+    first, second = SweepFolder(tmp_path / "sweep-0123abcd"), SweepFolder(tmp_path / "sweep-0123abcd-2")
+    submitted(first, 12)
+    for folder in (first, second):  # the first call is dead, or still leads its own folder
+        found = earlier.waiting(folder, WORDS)
+        assert [(job.id, job.number, job.home) for job in found] == [("12_0", 0, first), ("12_1", 1, first)]
+    assert "2 jobs of an earlier call are in SLURM already" in earlier.told(found)
+    assert "scancel 12" in earlier.told(found)
+    other = SweepFolder(tmp_path / "sweep-0123abce")
+    assert earlier.waiting(other, WORDS) == []
+    # Another logger, or the same cells in another order: their status files have other names.
+    changed = {0: ["n=8", "seed=0"], 1: [*WORDS[1], "logger=none"], 2: WORDS[1]}
+    assert [job.id for job in earlier.waiting(second, changed)] == ["12_0"]
+    (first.path / "12_0.pkl").write_bytes(b"")  # its Python has come to its end
+    assert [job.id for job in earlier.waiting(first, WORDS)] == ["12_1"]
+
+
+def test_a_controller_that_is_down_or_a_damaged_note_holds_nothing_back(tmp_path, cluster):
+    cluster(squeue=DOWN, sacct=NO_BOOKS)
+    folder = SweepFolder(tmp_path / "sweep-0123abcd")
+    submitted(folder, 12)
+    assert earlier.waiting(folder, WORDS) == []
+    cluster(squeue="printf '12_0|RUNNING|None\\n'")
+    assert len(earlier.waiting(folder, WORDS)) == 1
+    for text in ("[{", "{}", "[1]", '[{"id": 12}]'):
+        (folder.path / SUBMITTED).write_text(text)
+        assert earlier.waiting(folder, WORDS) == []
+
+
+def test_jobs_that_are_submitted_again_take_the_place_of_those_before(tmp_path, cluster):
+    cluster(squeue="printf '12_0|RUNNING|None\\n15_0|RUNNING|None\\n'", sacct=NO_BOOKS)
+    folder = SweepFolder(tmp_path / "sweep-0123abcd")
+    submitted(folder, 12)
+    submitted(folder, 15)
+    assert [job.id for job in earlier.waiting(folder, WORDS)] == ["15_0"]
+
+
+@pytest.mark.usefixtures("quick")
+def test_the_job_of_another_call_is_told_here_as_its_own_folder_has_it(tmp_path):
+    first, second = SweepFolder(tmp_path / "sweep-0123abcd"), SweepFolder(tmp_path / "sweep-0123abcd-2")
+    first.write(Status(0, ["seed=0"], state="running", images=4, n=8, attempt=1, beat=time.time()))
+    second.write(Status(0, ["seed=0"]))
+    job = Job("12_0", 0, tmp_path / "result.pkl", tmp_path / "log", home=first)
+    patient = Watch(second, lambda ids: {job.id: Standing("RUNNING")})
+    patient.add([job])
+    assert second.job(0) == first.job(0)
+    first.write(Status(0, ["seed=0"], state="failed", sentence="its own"))
+    job.result.write_bytes(pickle.dumps(("error", "CellFailed")))
+    patient.wait()
+    assert (second.job(0).state, second.job(0).sentence) == ("failed", "its own")
+    assert not patient.unheard
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_job_that_had_said_its_last_word_before_the_command_came_again_is_asked_again(tmp_path):
+    folder = SweepFolder(tmp_path)
+    folder.write(Status(0, ["seed=0"]))  # announced anew: its `done` is gone
+    job = Job("12_0", 0, tmp_path / "result.pkl", tmp_path / "log", home=folder)
+    patient = Watch(folder, lambda ids: {job.id: Standing("RUNNING")})
+    patient.add([job])
+    job.result.write_bytes(pickle.dumps(("success", None)))
+    patient.wait()
+    assert (patient.unheard, folder.job(0).state) == ([job], "waiting")
 
 
 @pytest.mark.usefixtures("quick")

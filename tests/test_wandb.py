@@ -119,6 +119,16 @@ def test_samples_whose_attack_failed_do_not_count_as_robust(seen, tmp_path):
     assert "robust" not in row, "nothing is known of it"
 
 
+def test_of_an_image_with_several_labels_each_of_them_is_right_also_while_the_cell_runs(seen, tmp_path):
+    record = Record(tmp_path / "records" / "0")
+    chunk = {"label": np.array([1, 2]), "failed": np.array([False, False]), "seconds": np.asarray(1.0)}
+    chunk |= {"clean_prediction": np.array([[4, 2]]), "attacked_prediction": np.array([[4, 0]])}
+    chunk |= {"clean_right": np.array([[True, True]]), "attacked_right": np.array([[True, False]])}
+    files.write_npz(record.folder / "chunks" / "00000.npz", chunk)
+    (row,) = wandb_run.of_record(record, Settings(), {"config": seen[0].config(), "state": "running"}).rows
+    assert (row["natural"], row["robust"]) == (100.0, 50.0)
+
+
 def test_a_chunk_that_cannot_be_read_is_left_out(seen, tmp_path):
     record = Record(tmp_path / "records" / "0")
     (record.folder / "chunks").mkdir(parents=True)

@@ -235,7 +235,7 @@ class _Kept(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, *value = ctx.saved_tensors
-        keep = torch._C._autograd._get_current_graph_task_keep_graph()
+        keep = _outlives()
 
         def compute() -> tuple[tuple[Tensor, ...], dict[str, Any]]:
             if not value and ctx.again is None:  # the forward pass was answered from the journal, which ends here
@@ -248,6 +248,15 @@ class _Kept(torch.autograd.Function):
         if not keep:
             ctx.again = None
         return found[0] if found else None, None, None, None, None
+
+
+def _outlives() -> bool:
+    """Whether the graph outlives the backward pass that runs now (retain_graph), as torch knows and has no public word for.
+
+    Should its private one go, graphs are kept until nobody holds what they lead to: memory, and no number, pass or call.
+    """
+    asked = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", None)
+    return asked is None or bool(asked())
 
 
 def _followed(function: Callable[[Tensor], Tensor], x: Tensor) -> list[Tensor]:

@@ -13,8 +13,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
 
 from lgap_bench.attack.problem import Parts
 from lgap_bench.attack.stand_in import StandIn
@@ -27,6 +25,7 @@ from lgap_bench.defense import Defense
 from lgap_bench.detector.base import encode
 from lgap_bench.forecast.held import most_held
 from lgap_bench.forecast.networks import watched
+from lgap_bench.forecast.operations import Operations
 from lgap_bench.forecast.outlines import without_numbers
 from lgap_bench.forecast.tally import Kind
 from lgap_bench.noise import Noise, streams
@@ -123,26 +122,6 @@ def cost(parts: Parts, kind: Kind, size: tuple[int, ...], rows: int) -> Cost:
     for name, count in called.operations.items():
         gflop[called.kinds[name]] += count / there * counter.total / rows / 1e9
     return Cost(dict(gflop), held / rows / MIB if gradient else 0.0, called.by_network(rows))
-
-
-class Operations(TorchDispatchMode):
-    """Counts the operations of matrix products and convolutions, on the way there and back.
-
-    torch's own counter follows modules with hooks that break where a guidance takes a gradient inside a pass.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.total = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """One operation. Whoever asks about a number that is not there (a mask, whether it hides anything) hears 1."""
-        if func is torch.ops.aten._local_scalar_dense.default and args[0].is_meta:
-            return torch.ones((), dtype=args[0].dtype).item()
-        out = func(*args, **(kwargs or {}))
-        if count := flop_registry.get(func._overloadpacket):
-            self.total += count(*args, **(kwargs or {}), out_val=out)
-        return out
 
 
 def _runs(parts: Parts, part: str, size: tuple[int, ...]) -> Callable[[Tensor, Noise], Tensor]:

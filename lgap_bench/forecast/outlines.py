@@ -12,6 +12,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import yaml
+
+from lgap_bench import CONF
 from lgap_bench.prior import convert, ddpmpp, edm
 from lgap_bench.prior.single_file import Kind
 from lgap_bench.runtime import sources
@@ -110,21 +113,17 @@ def _transformer(config: Callable[[], Any], processor: Callable[[], Any], out: P
 def _detector(name: str, out: Path) -> None:
     import transformers as t
 
-    configs: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
-        "detr": (
-            lambda: t.DetrConfig(backbone_config=t.ResNetConfig(out_features=["stage4"]), use_timm_backbone=False),
-            t.DetrImageProcessor,
-        ),
-        "rt_detr": (t.RTDetrConfig, t.RTDetrImageProcessor),
-        "yolos": (
-            lambda: t.YolosConfig(
-                hidden_size=384, intermediate_size=1536, num_attention_heads=6, image_size=[512, 864]
-            ),
-            t.YolosImageProcessor,
-        ),
+    words = yaml.safe_load((CONF / "dataset" / "coco.yaml").read_text())["classes"]
+    said = {"id2label": dict(enumerate(words)), "label2id": {word: k for k, word in enumerate(words)}}
+    resnet = t.ResNetConfig(out_features=["stage4"])
+    small = {"hidden_size": 384, "intermediate_size": 1536, "num_attention_heads": 6, "image_size": [512, 864]}
+    kinds: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
+        "detr": (lambda: t.DetrConfig(backbone_config=resnet, use_timm_backbone=False, **said), t.DetrImageProcessor),
+        "rt_detr": (lambda: t.RTDetrConfig(**said), t.RTDetrImageProcessor),
+        "yolos": (lambda: t.YolosConfig(**small, **said), t.YolosImageProcessor),
         "superpoint": (t.SuperPointConfig, t.SuperPointImageProcessor),
     }
-    _transformer(*configs[name], out)
+    _transformer(*kinds[name], out)
 
 
 LARGE_VISION = {

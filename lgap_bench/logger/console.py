@@ -9,6 +9,7 @@ from typing import Any
 
 from lgap_bench.cell.config import Cell
 from lgap_bench.logger.base import Done, Logger
+from lgap_bench.logger.pace import Pace
 from lgap_bench.record import Record
 
 FIRST = 0.5  # seconds of work before something is said; a cell that answers sooner from its record says nothing
@@ -24,6 +25,7 @@ class Console(Logger):
         self.began = self.said = self.reckoned = time.monotonic()
         self.done: Done | None = None
         self.bar: Any = None
+        self.pace = Pace()
         self.lock, self.over = threading.RLock(), threading.Event()
 
     def preparing(self, cell: Cell) -> None:
@@ -43,7 +45,7 @@ class Console(Logger):
 
     def step(self, name: str, k: int, n: int | None) -> None:
         """Kept for the next line, or the bar."""
-        self.doing = f"{name} {k}" if n is None else f"{name} {k} of {n}"
+        self.doing = self.pace.told(name, k, n)
 
     def chunk(self, done: Done) -> None:
         """A line, or the bar moves on."""

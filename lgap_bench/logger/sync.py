@@ -16,6 +16,7 @@ from lgap_bench.logger.wandb_run import Run, of_record, of_table
 from lgap_bench.logger.wandb_settings import Settings, settings
 from lgap_bench.record import Record, records
 from lgap_bench.runtime import files, libraries
+from lgap_bench.runtime.words import Parser
 
 LONGEST_BUILD = 120  # seconds
 Told = dict[str, dict[str, Any]]
@@ -159,8 +160,8 @@ def _limited() -> Iterator[None]:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description="Send finished records to Weights & Biases that it does not have yet; WANDB_* variables are obeyed.",
+    parser = Parser(
+        "sync", "Send finished records to Weights & Biases that it does not have yet; WANDB_* variables are obeyed."
     )
     parser.add_argument("ids", nargs="*", metavar="record", help="ids of records; all where none is given")
     parser.add_argument("--outputs", type=Path, default=Path("outputs"))
@@ -170,4 +171,4 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--offline", action="store_true", help="only build: files below <outputs>/wandb")
     parser.add_argument("--paths", action="store_true", help="also send paths, as logger.wandb.paths=true does")
     parser.add_argument("--force", action="store_true", help="also what was sent already")
-    return parser.parse_args()
+    return parser.given()

@@ -20,6 +20,10 @@ from lgap_bench.task.single_label import SINGLE_LABEL
 KILLED = "the process ended without a word, killed perhaps: the same call goes on where it stopped"
 FILES = ("identity.json", "samples.parquet", "summary.json", "lower.json", "run.json", "pictures.npz", "grid.png")
 CAPTIONS = ("id", "label", "clean_caption", "attacked_caption", "clean_caption_label", "attacked_caption_label")
+READ = (  # of a chunk; `_right` where several labels are right for an image
+    *("label", "clean_prediction", "attacked_prediction", "clean_right", "attacked_right", "failed"),
+    *("seconds", "peak_memory_mib"),
+)
 UNSAID = (
     "classes",
     "reasons",
@@ -153,8 +157,7 @@ def _saved(record: Record) -> Iterator[dict[str, Any]]:
     for file in sorted((record.folder / "chunks").glob("*.npz")):
         try:
             with np.load(file, allow_pickle=False) as arrays:  # reads what is asked for, not the images
-                names = ("label", "clean_prediction", "attacked_prediction", "failed", "seconds", "peak_memory_mib")
-                held = {name: arrays[name] for name in names if name in arrays}
+                held = {name: arrays[name] for name in READ if name in arrays}
             right = {name: SINGLE_LABEL.correct(held, name).T for name in ("clean", "attacked")}
         except (
             Exception

@@ -53,7 +53,7 @@ def evaluated(where: str, words: Sequence[str]) -> Result:
         dataset,
         compose,
         wanted,
-        lambda: configured(cfg.logger),
+        lambda: configured(cfg.get("logger")),
     )
 
 

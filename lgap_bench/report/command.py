@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from lgap_bench.report import write
 from lgap_bench.report.html import experiments_of, write_report
@@ -16,6 +16,7 @@ from lgap_bench.report.pages import all as all_records
 from lgap_bench.report.pages import captions, claims, compare, curve, language, paper, pictures, strata
 from lgap_bench.report.rows import Merge, Merger, merge
 from lgap_bench.report.tested import with_tests
+from lgap_bench.runtime.words import Parser
 
 KEYS = ("table", "dataset", "outputs", "format", "html", "paired")
 ALL = "all"  # every item of every paper that was measured
@@ -113,15 +114,10 @@ def _pages(name: str, table: Mapping[str, Any], outputs: Path, dataset: str | No
     return paper.pages(name, table, outputs, dataset, merge)
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """One line, as for every other bad word."""
-        raise ValueError(f"{message}: see lgap-bench report --help")
-
-
 def _arguments() -> argparse.Namespace:
-    parser = _Parser(
-        description="Records as one table, seeds merged; `table=lgap/1` sets a paper's values beside them.",
+    parser = Parser(
+        "report",
+        "Records as one table, seeds merged; `table=lgap/1` sets a paper's values beside them.",
         epilog=f"table= is all or one of {', '.join(paper.known())}; format= is one of {', '.join(write.PRINTED)}; dataset=digits picks the scale; paired=true adds tests between the rows; paper tables are exported "
         "to <outputs>/tables/.",
     )

@@ -17,7 +17,7 @@ from lgap_bench.report.worst import most_attacked
 Requested = dict[str, list[tuple[Record, str]]]  # experiment -> records with the overrides that single them out
 UNTOLD = (  # overrides that change no number, or that a column of its own shows
     "experiment", "dataset", "outputs", "threads", "seed", "device", "max_rows", "keep_images", "data", "checkpoints",
-    "logger",
+    "logger", "shard", "shards", "save_every", "offline", "export",
 )  # fmt: skip
 
 
@@ -96,7 +96,8 @@ def on_dataset(found: Requested, dataset: str) -> Requested:
 
 def overridden(overrides: Sequence[str]) -> str:
     """The overrides that make a cell another one than its experiment's default, e.g. `attack.steps=10 n=200`."""
-    kept = [text for text in overrides if text.split("=")[0].lstrip("+") not in UNTOLD and "experiment/" not in text]
+    keys = ((text, text.split("=")[0].lstrip("+~")) for text in overrides)
+    kept = [text for text, key in keys if key not in UNTOLD and not key.startswith(("experiment/", "logger."))]
     return " ".join(sorted(kept))
 
 

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from lgap_bench.cell.form import outputs_folder
-from lgap_bench.runtime.files import writable
+from lgap_bench.runtime.files import FULL, writable
 from lgap_bench.runtime.worker import this_worker
 from lgap_bench.sweep.status import (
     BAD,
@@ -85,9 +85,11 @@ def sweep(
     except KeyboardInterrupt:
         end(folder, words)
         raise
-    except BaseException:
+    except BaseException as error:
         if not any(job.attempt for job in folder.jobs()):  # refused before anything began
             discard(folder)
+        if isinstance(error, OSError) and error.errno in FULL and not error.filename:  # Hydra's own multirun.yaml
+            raise OSError(error.errno, error.strerror, str(folder.path)) from error
         raise
     code = end(folder, words)
     if folder.head().get("loggers", {}).get("wandb"):
@@ -110,7 +112,7 @@ def begin(words: Sequence[str], label: str = "") -> SweepFolder:
     writable(base)
     name, again = sweep_name(words, label), 1
     folder = SweepFolder(base / name)
-    while _led(folder):
+    while is_led(folder):
         again += 1
         folder = SweepFolder(base / f"{name}-{again}")
     folder.write_head(
@@ -137,7 +139,7 @@ def sweep_name(words: Sequence[str], label: str = "") -> str:
     return f"{label or 'sweep'}-{digest}"
 
 
-def _led(folder: SweepFolder) -> bool:
+def is_led(folder: SweepFolder) -> bool:
     """Whether another living process leads this sweep."""
     head = folder.head()
     if not head or head.get("ended") or head.get("worker") == this_worker().name:

@@ -16,6 +16,7 @@ from typing import Any
 from lgap_bench.cell.config import Cell
 from lgap_bench.cell.dry import Missing
 from lgap_bench.logger.base import Done, Logger
+from lgap_bench.logger.pace import Pace
 from lgap_bench.record import Record
 from lgap_bench.runtime.errors import is_user_error, sentence
 from lgap_bench.runtime.requeue import taken_away
@@ -51,7 +52,7 @@ class StatusFile(Logger):
     def __init__(self, folder: SweepFolder, number: int, overrides: Sequence[str]) -> None:
         held = folder.job(number)
         now = time.time()
-        self.silent = False
+        self.silent, self.pace = False, Pace()
         self.folder, self.written, self.lock = folder, now, threading.Lock()  # two threads write: this and the beat
         self.status = Status(number, list(overrides), RUNNING, began=now, beat=now, worker=this_worker().name)
         self.status = replace(self.status, attempt=1 + (held.attempt if held else 0))
@@ -91,7 +92,7 @@ class StatusFile(Logger):
 
     def step(self, name: str, k: int, n: int | None) -> None:
         """How far a chunk is, every other second."""
-        text = f"{name} {k}" if n is None else f"{name} {k} of {n}"
+        text = self.pace.told(name, k, n)
         if time.time() - self.written > self.EVERY:
             self.update(doing=text)
         else:

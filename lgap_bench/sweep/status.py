@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import threading
 import time
@@ -20,10 +21,13 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from lgap_bench.runtime.files import FULL
 from lgap_bench.runtime.worker import read_worker
 
 BEAT = 10.0  # seconds between two signs of life
 SILENT_FOR = 90.0  # seconds without one, after which a job is taken for dead
+
+SUBMITTED = "slurm.json"  # in a sweep's folder, the jobs that SLURM has taken: they outlive their launcher
 
 WAITING, RUNNING = "waiting", "running"
 DONE, RECORDED, CHECKED = "done", "recorded", "checked"  # measured; answered from a record; with dry=true looked at
@@ -90,6 +94,17 @@ class SweepFolder:
     def name(self) -> str:
         """The sweep's name."""
         return self.path.name
+
+    @property
+    def shared_name(self) -> str:
+        """`<name>`, also of `<name>-2` and so on: the words' own name, whichever call it was."""
+        return re.sub(r"(-[0-9a-f]{8})-\d+$", r"\1", self.name)
+
+    def family(self) -> list[SweepFolder]:
+        """The folders of all calls with the same words: `<name>`, `<name>-2`, ..., this one first."""
+        others = (file.parent for file in self.path.parent.glob(f"{self.shared_name}*/sweep.json"))
+        named = (each for each in others if re.fullmatch(rf"{re.escape(self.shared_name)}(-\d+)?", each.name))
+        return [self, *(SweepFolder(each) for each in sorted(named) if each != self.path)]
 
     def announce(self, first: int, jobs: Sequence[Sequence[str]]) -> None:
         """Write down jobs before they start; `first` is the number of the first. What an earlier call left is reset."""
@@ -183,5 +198,9 @@ def _write(file: Path, content: Mapping[str, Any]) -> None:
     try:
         part.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
         os.replace(part, file)
+    except OSError as error:
+        if error.errno in FULL:  # a failed write does not say which file it was
+            raise OSError(error.errno, error.strerror, str(file)) from error
+        raise
     finally:
         part.unlink(missing_ok=True)

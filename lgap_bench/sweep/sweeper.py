@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,15 +15,33 @@ from omegaconf import OmegaConf
 
 from lgap_bench.sweep.status import SweepFolder
 
+SOON, OFTEN = 0.5, 50.0  # seconds after which a line says that configs are being read, and between two of them
+
 
 def batches(sweeper: Any, overrides: list[Override], max_batch_size: int | None) -> list[list[list[str]]]:
     """Every combination within each grid, with the command's words after the grid's; no job twice."""
     parser = OverridesParser.create(config_loader=sweeper.hydra_context.config_loader)
-    jobs: list[list[str]] = []
+    jobs: dict[tuple[str, ...], None] = {}  # in order, and each once
     for grid in sweeper.grids or [[]]:
         (found,) = BasicSweeper.split_arguments([*parser.parse_overrides(grid), *overrides], None)
-        jobs += [job for job in found if job not in jobs]
-    return [list(batch) for batch in BasicSweeper.split_overrides_to_chunks(jobs, max_batch_size)] if jobs else []
+        jobs |= dict.fromkeys(map(tuple, found))
+    each = [list(job) for job in jobs]
+    return [list(batch) for batch in BasicSweeper.split_overrides_to_chunks(each, max_batch_size)] if each else []
+
+
+def composed(sweeper: Any, batch: Sequence[Sequence[str]]) -> None:
+    """Compose every job's config, which finds errors before anything is measured; raises Hydra's.
+
+    It takes a quarter of a second per job, so a paper's table says what goes on.
+    """
+    name, loader = Path(str(sweeper.config.hydra.sweep.dir)).name, sweeper.hydra_context.config_loader
+    began, due = time.monotonic(), SOON
+    for k, overrides in enumerate(batch, 1):
+        loader.load_sweep_config(master_config=sweeper.config, sweep_overrides=list(overrides))
+        took = time.monotonic() - began
+        if took >= due and took / k * (len(batch) - k) > 1.0:  # not for the last second
+            print(f"sweep {name}: reading configs, {k} of {len(batch)}", file=sys.stderr, flush=True)
+            due = took + OFTEN
 
 
 def announced(config: Any, batch: Sequence[Sequence[str]]) -> None:

@@ -33,7 +33,7 @@ def send(folder: SweepFolder, names: Sequence[str] = ()) -> None:
 def _send(folder: SweepFolder, names: Sequence[str], held: Settings) -> None:
     outputs = folder.path.parent.parent
     for name, columns, rows in _papers(folder, names, outputs) or _cells(folder, outputs):
-        send_table(outputs, f"{folder.name} {name}".strip(), columns, rows, held, shown)
+        send_table(outputs, f"{folder.shared_name} {name}".strip(), columns, rows, held, shown)
 
 
 def _papers(folder: SweepFolder, names: Sequence[str], outputs: Path) -> list[tuple[str, Sequence[str], Rows]]:

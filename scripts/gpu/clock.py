@@ -8,8 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
+from lgap_bench.forecast.operations import Operations
 from scripts.bench import memory
 from scripts.bench.timing import wait
 
@@ -30,13 +30,10 @@ def seconds(run: Callable[[], Any], device: str, repetitions: int) -> float:
 
 
 def flops(run: Callable[[], Any]) -> int:
-    """Floating point operations of a call's matrix products and convolutions; 0 where they cannot be counted."""
-    try:
-        with FlopCounterMode(display=False) as counter:
-            run()
-        return int(counter.get_total_flops())
-    except (NotImplementedError, RuntimeError, KeyError):
-        return 0
+    """Floating point operations of a call's matrix products and convolutions."""
+    with Operations() as counter:
+        run()
+    return counter.total
 
 
 def matmul_peak(device: str, dtype: torch.dtype, repetitions: int) -> float:

@@ -107,14 +107,21 @@ def test_the_jobs_of_a_lost_node_go_on_elsewhere(cluster: Cluster, slow: Records
 
 
 def test_a_killed_launcher_loses_and_doubles_nothing(cluster: Cluster, slow: Records, tmp_path: Path) -> None:
-    first = Sweep(cluster, tmp_path, *SLOW, "seed=0,1", slow="0:7,1:7")
+    words, late = (*SLOW, "seed=0,1"), "0:7,1:12"
+    first = Sweep(cluster, tmp_path, *words, slow=late)
     first.until(0, images=1)
+    beside = Sweep(cluster, tmp_path, *words, slow=late)  # while the first still leads: a folder of its own
+    wait_for("the second call to find the jobs", 60, lambda: "2 jobs of an earlier call are in SLURM" in beside.said)
     first.kill()
-    second = Sweep(cluster, tmp_path, *SLOW, "seed=0,1", slow="0:7,1:7")
-    assert second.end(300) == 0, second.said
+    again = Sweep(cluster, tmp_path, *words, slow=late)
+    for call in (beside, again):
+        assert call.end(300) == 0, call.said
+        assert "2 cells: 2 measured" in call.said
+    assert "2 jobs of an earlier call are in SLURM" in again.said
     cluster.quiet()
+    jobs = [job for job in cluster.jobs() if int(job.split()[0].partition("_")[0]) >= int(first.array())]
+    assert [job.split()[1] for job in jobs] == ["COMPLETED", "COMPLETED"], jobs  # no job was submitted twice
     assert same(tmp_path, slow)
-    assert all("COMPLETED" in job for job in cluster.jobs() if job.startswith((first.array(), second.array())))
 
 
 def test_a_cancelled_job_is_named_and_made_up_for(cluster: Cluster, slow: Records, tmp_path: Path) -> None:

@@ -15,12 +15,14 @@ from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import OmegaConf, open_dict
 
 from lgap_bench.launcher.base import SweepLauncher
-from lgap_bench.launcher.slurm import queue, submit
+from lgap_bench.launcher.slurm import earlier, queue, submit
 from lgap_bench.launcher.slurm.settings import Settings
 from lgap_bench.launcher.slurm.submit import Job, Refused
 from lgap_bench.launcher.slurm.watch import Watch
 from lgap_bench.sweep.job import Outcome
 from lgap_bench.sweep.status import FAILED, SweepFolder
+
+Task = tuple[int, tuple[Any, ...]]  # a job's number and its arguments, of which the first is its overrides
 
 
 class CellFailed(Exception):
@@ -47,26 +49,39 @@ class SlurmLauncher(SweepLauncher):
         submit.submitit()
         folder = SweepFolder(Path(str(self.config.hydra.sweep.dir)))
         state = Singleton.get_state()
-        tasks = [
+        tasks: list[Task] = [
             (number, (list(overrides), number, state))
             for number, overrides in enumerate(job_overrides, initial_job_idx)
         ]
-        jobs: list[Job] = []
         watch = Watch(folder, queue.standings)
         try:
-            for batch in submit.batches(tasks, self.settings.array_max):
-                taken = self._taken(batch, watch)
-                jobs += taken
-                print(
-                    f"sweep {folder.name}: {_told(taken)}, logs in {self.settings.folder}", file=sys.stderr, flush=True
-                )
+            held = self._earlier(folder, tasks, watch)
+            self._submitted(folder, [task for task in tasks if task[0] not in held], watch)
             watch.wait()
+            if late := {job.number for job in watch.unheard}:
+                self._submitted(folder, [task for task in tasks if task[0] in late], watch)
+                watch.wait()
         except KeyboardInterrupt:
             if watch.open:
                 names = " ".join(sorted({key.partition("_")[0] for key in watch.open}))
                 print(f"\nthe jobs go on in SLURM; to end them: scancel {names}", file=sys.stderr, flush=True)
             raise
         return [_returned(folder, number, arguments[0]) for number, arguments in tasks]
+
+    def _earlier(self, folder: SweepFolder, tasks: Sequence[Task], watch: Watch) -> set[int]:
+        """Watch what an earlier call with the same words has in SLURM; the numbers of these jobs."""
+        found = earlier.waiting(folder, {number: arguments[0] for number, arguments in tasks})
+        if found:
+            print(f"sweep {folder.name}: {earlier.told(found)}", file=sys.stderr, flush=True)
+            watch.add(found)
+        return {job.number for job in found}
+
+    def _submitted(self, folder: SweepFolder, tasks: Sequence[Task], watch: Watch) -> None:
+        """Submit jobs, in as many arrays as it takes, and watch them."""
+        for batch in submit.batches(tasks, self.settings.array_max) if tasks else ():
+            taken = self._taken(batch, watch)
+            earlier.keep(folder, taken, {number: arguments[0] for number, arguments in batch})
+            print(f"sweep {folder.name}: {_told(taken)}, logs in {self.settings.folder}", file=sys.stderr, flush=True)
 
     def _taken(self, batch: list[Any], watch: Watch) -> list[Job]:
         """Submit an array, if need be after the earlier ones have made room."""

@@ -13,6 +13,7 @@ from typing import Any
 
 from lgap_bench.launcher.slurm import queue
 from lgap_bench.launcher.slurm.settings import Settings
+from lgap_bench.sweep.status import SweepFolder
 
 KEPT = ("SLURM_CONF", "SLURM_CLUSTERS")  # of the environment's SLURM_*: they say which cluster, not which job
 
@@ -30,12 +31,14 @@ class Job:
         number: the job's place in the sweep.
         result: the file that exists once the job's Python has come to its end.
         log: what it printed to stderr.
+        home: the sweep whose status file it writes, of a job that an earlier call has submitted; None for this call's own.
     """
 
     id: str
     number: int
     result: Path
     log: Path
+    home: SweepFolder | None = None
 
 
 def submitit() -> Any:

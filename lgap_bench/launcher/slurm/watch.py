@@ -27,7 +27,7 @@ from lgap_bench.sweep.status import (
 
 LOOK = 1.0  # seconds between two looks at the files
 ASK = 10.0  # seconds between two questions to SLURM: it answers many users
-SPEAK = 60.0  # seconds of silence at most
+SPEAK = 50.0  # seconds of silence; with a question to SLURM that takes its time still below a minute
 SURE = 8.0  # seconds for which a job has to be at its end before it is believed: one that is requeued passes by it
 LATE = 20.0  # seconds that a file may need from a node to here
 STALE = 15.0  # seconds after a job's last sign of life for which SLURM's word counts more than its status file
@@ -68,14 +68,16 @@ class Watch:
         self.open: dict[str, Job] = {}
         self.standings: dict[str, queue.Standing] = {}
         self.since: dict[str, float] = {}  # when a job was first seen at its end
-        self.total, self.silent = 0, ""
+        self.unheard: list[Job] = []  # an earlier call's, whose last word came before this call had announced its jobs
+        self.silent = ""
         self.began = self.asked = time.monotonic()
         self.spoke, self.told = float("-inf"), ("", "")
 
     def add(self, jobs: Sequence[Job]) -> None:
         """Watch these too."""
         self.open |= {job.id: job for job in jobs}
-        self.total += len(jobs)
+        for job in jobs:
+            self._held(job)
 
     def wait(self) -> None:
         """Return once every job has ended."""
@@ -110,6 +112,7 @@ class Watch:
             standing = self.standings[job.id]
             if not standing.ended:
                 self.since.pop(job.id, None)
+                self._held(job)
                 self._queued_again(job, standing)
             elif now - self.since.setdefault(job.id, now) >= (LATE if standing.state == "COMPLETED" else SURE):
                 self._ended(job, standing)
@@ -123,19 +126,32 @@ class Watch:
     def _ended(self, job: Job, standing: queue.Standing | None) -> None:
         """Take a job's last word, or say in its place what is known."""
         held = self._last_word(job)
+        del self.open[job.id]
+        if job.home is not None and standing is None and (held is None or held.state == WAITING):
+            self.unheard.append(job)  # its end is a matter of seconds ago, and what it came to is in its record
+            return
         # A job that was interrupted and queued again can be cancelled in the queue: then SLURM has the last word.
         final = (*GOOD, *BAD) if standing is None else (*GOOD, FAILED)
         if held is None or held.state not in final:
             sentence = _left(job) if standing is None else _why(standing.state, job)
             kept = held or Status(job.number)
             self.folder.write(replace(kept, state=KILLED, sentence=sentence, doing="", left=None, ended=time.time()))
-        del self.open[job.id]
+
+    def _held(self, job: Job) -> Status | None:
+        """The job's status; of another sweep's job as that sweep's folder has it, which is then told here too."""
+        own = self.folder.job(job.number)
+        if job.home is None or job.home.path == self.folder.path:
+            return own
+        held = job.home.job(job.number)
+        if held is not None and held != own:
+            self.folder.write(held)
+        return held
 
     def _last_word(self, job: Job) -> Status | None:
         """The job's status once it is at its end; the file may come after the result's."""
         until = time.monotonic() + (LATE if job.result.exists() else 0)
         while True:
-            held = self.folder.job(job.number)
+            held = self._held(job)
             if (held and held.state in (*GOOD, *BAD)) or time.monotonic() > until:
                 return held
             time.sleep(LOOK / 4)

@@ -12,7 +12,7 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 
 from lgap_bench.launcher.local import LocalLauncher
 from lgap_bench.launcher.slurm.launcher import SlurmLauncher
-from lgap_bench.sweep.sweeper import announced, batches
+from lgap_bench.sweep.sweeper import announced, batches, composed
 
 
 class Cells(BasicSweeper):
@@ -40,7 +40,7 @@ class Cells(BasicSweeper):
 
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
         """Compose every job of the batch, which finds errors early, then announce them."""
-        super().validate_batch_is_legal(batch)
+        composed(self, batch)
         announced(self.config, batch)
 
 
