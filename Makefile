@@ -12,7 +12,7 @@ PYTHONS ?= python3.11 python3.12 python3.13
 
 SCENES := $(addprefix scenes-,clip detr yolos superpoint blip inpaint)
 
-.PHONY: help install demo fetch tables times test test-fast test-slurm lint bench lock zoo zoo-scenes zoo-figures wheel wheel-test reference clean
+.PHONY: help install demo fetch tables times test test-fast test-slurm lint bench lock zoo zoo-scenes zoo-figures wheel wheel-test reference docs clean
 
 help:
 	@echo "make demo   LGAP against ever better attackers, in miniature (about two minutes after the install)"
@@ -22,6 +22,7 @@ help:
 	@echo "make test   the test suite        make lint   ruff, mypy and the layers of imports"
 	@echo "make test-slurm  sweeps on a real SLURM, which is brought up for it (ten minutes; skipped where none is installed)"
 	@echo "make test-fast   the same without what takes more than ten seconds"
+	@echo "make docs   the tables of docs/ from docs/records/; OUTPUTS=outputs gathers these from your records first"
 	@echo "make bench  what it costs, beside plain scripts (about twenty minutes): outputs/bench/bench.md"
 	@echo "make zoo    train the miniature's weights anew (under an hour and a half of CPU; make zoo-scenes for those of scenes)"
 	@echo "make wheel-test  the wheel alone, beside current neighbours, on PYTHONS=\"$(PYTHONS)\""
@@ -109,6 +110,10 @@ zoo-figures: install
 # docs/reference.md, from conf/.
 reference: install
 	$(BIN)/python -m scripts.reference
+
+# The tables of docs/, and the figures that the package draws, from docs/records/. OUTPUTS=outputs gathers these anew first.
+docs: install
+	$(BIN)/python -m scripts.docs $(if $(filter command line,$(origin OUTPUTS)),gather $(OUTPUTS))
 
 wheel: install
 	$(BIN)/python -m build --wheel

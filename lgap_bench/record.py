@@ -31,6 +31,7 @@ from lgap_bench.runtime import files
 from lgap_bench.runtime.columns import Chunk, table
 from lgap_bench.task.single_label import SINGLE_LABEL
 
+NAMED = ("n", "seed", "eps", "view", "attack_name", "dataset_name", "purifier_name")  # by every summary since 0.1
 SEALED = {"samples": "samples.parquet", "identity": "identity.json"}  # by summary.json
 CONFIG = "config.yaml"  # sealed by run.json: it holds paths and threads, and equal cells have equal summaries
 PICTURES = 8  # images of the first chunk that are kept for the grid
@@ -160,9 +161,8 @@ class Record:
 
     def summary(self) -> dict[str, Any]:
         """The cell's numbers. Raises ValueError if the record is damaged: a wrong number is worse than none."""
-        file = self.folder / "summary.json"
+        summary = self._read("summary.json", NAMED)
         try:
-            summary: dict[str, Any] = json.loads(file.read_text())
             for name, sealed in SEALED.items():
                 if name != "samples" and f"{name}_sha256" not in summary and "summary_id" not in summary:
                     continue  # a record of 0.1 seals its samples alone

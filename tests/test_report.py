@@ -84,7 +84,7 @@ def test_an_item_without_records_says_what_makes_it(name, tmp_path):
     if "claims" in table:
         (page,) = item(name, tmp_path)
         assert not page.measured
-        assert f"run lgap-bench tables {name.split('/')[0]}" in write.text(page)
+        assert f"`lgap-bench tables {name.split('/')[0]}" in write.text(page)
         assert {row["verdict"] for row in page.tables[0].rows} == {"not measured here"}
         return
     if any(kind in table for kind in KINDS):

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from cells import called, run
 
-from lgap_bench.metric.labels import success, worth
+from lgap_bench.metric.labels import mean_average_precision, success, worth
 from lgap_bench.record import records
 from lgap_bench.report.command import item
 from lgap_bench.report.pages.strata import _bounds
-from lgap_bench.report.rows import merge
+from lgap_bench.report.rows import Merger, merge
 
 SMALL = ["dataset=scenes", "n=8", "chunk=8", "score_draws=2", "threads=1"]  # an experiment under its own attack
 PAPER = "conditioned_denoising"
@@ -116,3 +117,29 @@ def test_the_grid_shows_what_is_regenerated(outputs):
     pictures = found(outputs, "inpaint")[0].pictures()
     assert pictures["region_attacked"].shape == pictures["attacked"].shape
     assert not np.allclose(pictures["region_attacked"], pictures["attacked"])
+
+
+def test_several_items_ask_for_a_row_once(outputs):
+    class Counted(Merger):
+        asked = 0
+
+        def __call__(self, cells):
+            Counted.asked += 1
+            return super().__call__(cells)
+
+    shared = Counted()
+    (first,) = item(f"{PAPER}/figure3", outputs, "scenes", shared)
+    assert Counted.asked == len([row for row in first.data[0].rows if row.get("records")]), "each row by the one given"
+    assert first == replace(item(f"{PAPER}/figure3", outputs, "scenes")[0], figures=first.figures)
+
+
+def test_rows_without_intervals_are_the_same_rows(outputs):
+    samples = found(outputs, "inpaint")[0].samples()
+    scores, truth = (
+        np.asarray(samples["attacked_scores"], np.float32).swapaxes(0, 1),
+        np.asarray(samples["labels"], bool),
+    )
+    whole, bare = worth(scores, truth, 0.5), worth(scores, truth, 0.5, intervals=False)
+    assert bare == {key: value for key, value in whole.items() if not key.endswith(("_low", "_high"))}
+    assert whole["map_low"] <= whole["map"] <= whole["map_high"]
+    assert mean_average_precision(scores, truth) == whole["map"]

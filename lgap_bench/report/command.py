@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from lgap_bench.report import write
-from lgap_bench.report.html import write_report
+from lgap_bench.report.html import experiments_of, write_report
+from lgap_bench.report.missing import begun
 from lgap_bench.report.page import Page, Unmeasured
 from lgap_bench.report.pages import all as all_records
 from lgap_bench.report.pages import captions, claims, compare, curve, language, paper, pictures, strata
+from lgap_bench.report.rows import Merge, Merger, merge
 from lgap_bench.report.tested import with_tests
 from lgap_bench.runtime.words import Parser
 
@@ -45,7 +49,7 @@ def main() -> None:
     if "paired" in keys and "table" not in keys:
         raise ValueError(f"paired={keys['paired']} without a table: name one, table=lgap/1")
     if "table" not in keys:
-        found = all_records.finished(outputs)
+        found = all_records.finished(outputs, keys.get("dataset"))
         page = captions.page(found) if arguments.captions else all_records.page(found)
         files = write.write_csv(page, arguments.csv) if arguments.csv else []
         print(write.PRINTED[form](page))
@@ -68,15 +72,16 @@ def print_items(
     form: str = "text",
     measured: bool = False,
     paired: bool = False,
+    merge: Merge | None = None,
 ) -> None:
     """Items of a paper, printed and, where they were measured, written to <outputs>/tables/.
 
-    `measured`: leave out those of which nothing was. `paired`: with tests between their rows. Raises ValueError if nothing is left.
+    `measured`: leave out those of which nothing was. `paired`: with tests between their rows. `merge`: shared with the caller's other items. Raises ValueError if nothing is left.
     """
-    pages = []
+    pages, shared = [], merge or Merger()
     for name in names:
         try:
-            pages += [page for page in item(name, outputs, dataset) if page.measured or not measured]
+            pages += [page for page in item(name, outputs, dataset, shared) if page.measured or not measured]
         except Unmeasured:
             if not measured:
                 raise
@@ -93,15 +98,20 @@ def print_items(
             print(*files, end="\n\n")
 
 
-def item(name: str, outputs: Path, dataset: str | None = None) -> list[Page]:
-    """The pages of an item of a paper: one, or one per data set that it was measured on."""
+def item(name: str, outputs: Path, dataset: str | None = None, merge: Merge = merge) -> list[Page]:
+    """The pages of an item of a paper: one, or one per data set that it was measured on. Callers of several share `merge`."""
     table = paper.load(name)
+    half = [str(each) for each in begun(outputs, experiments_of(table), dataset)]
+    return [replace(page, notes=[*page.notes, *half]) for page in _pages(name, table, outputs, dataset, merge)]
+
+
+def _pages(name: str, table: Mapping[str, Any], outputs: Path, dataset: str | None, merge: Merge) -> list[Page]:
     for kind, page in KINDS.items():
         if kind in table:
-            return [page(name, table, outputs, dataset)]
+            return [page(name, table, outputs, dataset, merge)]
     if not paper.experiments(table):
         return [paper.by_script(name, table)]
-    return paper.pages(name, table, outputs, dataset)
+    return paper.pages(name, table, outputs, dataset, merge)
 
 
 def _arguments() -> argparse.Namespace:
@@ -118,7 +128,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--csv", type=Path, help="also write the table, with more columns, to this file")
     parser.add_argument("--markdown", action="store_true", help="print a Markdown table")
     parser.add_argument("--captions", action="store_true", help="what the attacks did to the captions, instead")
-    return parser.parse_args()
+    return parser.parse_intermixed_args()  # a flag may stand between keys
 
 
 def _keys(texts: Sequence[str]) -> dict[str, str]:

@@ -51,8 +51,8 @@ def legend(drawn: Any, title: str = "", columns: int = 4) -> None:
     drawn.legend(named.values(), named, loc=place, ncols=min(len(named), columns), fontsize=SMALL, title=title or None)
 
 
-def save(drawn: Any, path: Path) -> Path:
-    """Write a PNG; a figure without a layout engine is cut to what it shows."""
+def save(drawn: Any, path: Path, words: Mapping[str, str] | None = None) -> Path:
+    """Write a PNG, with `words` of its own in it; a figure without a layout engine is cut to what it shows."""
     box = "tight" if drawn.get_layout_engine() is None else None
-    files.write(path, lambda stream: drawn.savefig(stream, format="png", bbox_inches=box))
+    files.write(path, lambda stream: drawn.savefig(stream, format="png", bbox_inches=box, metadata=dict(words or {})))
     return path

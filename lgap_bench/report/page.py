@@ -19,6 +19,7 @@ class Empty(Enum):
 
     CITED = "cited"  # published only: nothing here could measure it
     NOT_RUN = "not run"  # the row's `to_run`, or the page's note, says what measures it
+    PARTIAL = "partial"  # begun: a shard or some chunks are missing
     FAILED = "failed"  # measured, and the attack failed on every sample
 
 
@@ -45,6 +46,7 @@ LEGEND = {
     NO_VALUE: "no such value",
     Empty.CITED.value: "published only",
     Empty.NOT_RUN.value: "no record of it here",
+    Empty.PARTIAL.value: "begun, some of its chunks are missing",
     Empty.FAILED.value: "the attack failed on every sample",
     "invalid": "the measurement itself failed, the record says why",
 }

@@ -149,10 +149,15 @@ def settings_line(rows: Sequence[Mapping[str, Any]]) -> str:
     if not measured:
         return ""
     names = ", ".join(sorted({row["dataset"] for row in measured}))
-    threats = ", ".join(sorted({f"{row['norm']} {row['eps']}" for row in measured}))
+    threats = ", ".join(sorted({f"{row['norm']} {brief(row['eps'])}" for row in measured}))
     counts = {key: spread([row[key] for row in measured]) for key in ("n", "seeds")}
     many = "" if counts["seeds"] == "1" else "s"
     return f"Measured on: {names}, {threats}, n = {counts['n']}, {counts['seeds']} seed{many}"
+
+
+def brief(eps: str) -> str:
+    """A budget as it is read: `8/255` as it was asked for, 83.1384387633061, which nobody asked for, with four digits."""
+    return eps if "/" in eps else f"{float(eps):.4g}"
 
 
 def spread(counts: Sequence[int]) -> str:

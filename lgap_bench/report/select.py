@@ -11,7 +11,7 @@ from typing import Any
 
 from lgap_bench.cell.identity import NUMERICS_VERSION
 from lgap_bench.record import Record, records
-from lgap_bench.report.rows import defense, grouped, merge, requested_by
+from lgap_bench.report.rows import Merge, defense, grouped, merge, requested_by
 from lgap_bench.report.worst import most_attacked
 
 Requested = dict[str, list[tuple[Record, str]]]  # experiment -> records with the overrides that single them out
@@ -48,7 +48,7 @@ class Row:
         return most_attacked(self.seeds)
 
 
-def by_defense(experiments: Sequence[str], outputs: Path, dataset: str | None) -> list[Row]:
+def by_defense(experiments: Sequence[str], outputs: Path, dataset: str | None, merge: Merge = merge) -> list[Row]:
     """All rows that the experiments' records make; cells requested with another attack than the experiment's are left out.
 
     Raises ValueError where two records fall on one place: they differ in a setting of the attack itself.

@@ -15,7 +15,7 @@ import numpy as np
 
 from lgap_bench.metric.accuracy import accuracy
 from lgap_bench.record import Record
-from lgap_bench.report.rows import VERDICTS, defense, interval, marked, merge
+from lgap_bench.report.rows import VERDICTS, Merge, defense, interval, marked, merge
 from lgap_bench.task.single_label import SINGLE_LABEL
 
 Cells = Mapping[str, Sequence[tuple[Record, str]]]  # experiment -> records with the overrides that single them out
@@ -49,7 +49,7 @@ def worst_per_image(cells: Cells) -> list[dict[str, Any]]:
     return [line for line in lines if line["compared"] == most[_images(line)]]
 
 
-def lowest_of(cells: Cells) -> list[dict[str, Any]]:
+def lowest_of(cells: Cells, merge: Merge = merge) -> list[dict[str, Any]]:
     """As papers report AutoAttack's versions: per defense the line with the lowest robust accuracy, all images together.
 
     One line per defense that all of the experiments were measured on, on the seeds that all of them have. `as_published`

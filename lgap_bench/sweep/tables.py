@@ -13,6 +13,7 @@ from typing import Any
 from lgap_bench.cell.form import check_overrides, with_home
 from lgap_bench.report.command import print_items
 from lgap_bench.report.pages import paper
+from lgap_bench.report.rows import Merger
 from lgap_bench.sweep import command
 
 SLOW = "/slow/"  # experiments that take hours; their folder is called so
@@ -36,9 +37,10 @@ def main(app: Callable[[], object]) -> None:
     found = grids(names, dataset is not None, slow[0] == "slow=true")
     label = "-".join(names) if len(names) < 3 else names[0].split("/")[0]
     _, code = command.sweep(["-m", *given, as_override(found)], app, label, names)
+    shared = Merger()
     for name in names if "dry=true" not in given else []:
         try:
-            print_items([name], command.outputs_of(given), dataset)
+            print_items([name], command.outputs_of(given), dataset, merge=shared)
         except ValueError as error:  # a figure without a record: the sweep has said why there is none
             print(f"lgap-bench: {error}", file=sys.stderr)
     sys.exit(code)

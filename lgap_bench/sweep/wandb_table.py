@@ -13,7 +13,7 @@ from lgap_bench.report.command import item
 from lgap_bench.report.page import Rows, shown
 from lgap_bench.report.pages import paper
 from lgap_bench.report.pages.all import COLUMNS
-from lgap_bench.report.rows import merge
+from lgap_bench.report.rows import Merger, merge
 from lgap_bench.sweep.status import SweepFolder
 
 
@@ -41,11 +41,11 @@ def _papers(folder: SweepFolder, names: Sequence[str], outputs: Path) -> list[tu
     words = [word for word in folder.head().get("words", []) if word.startswith("dataset=")]
     dataset = words[-1].removeprefix("dataset=") if words and "," not in words[-1] else None
     ran = {experiment for job in folder.jobs() if (experiment := _experiment(job.overrides))}
-    found = []
+    found, shared = [], Merger()
     for name in names or [each for each in paper.known() if ran & paper.experiments(paper.load(each))]:
         if not paper.experiments(paper.load(name)):
             continue  # a figure, or made by a script
-        for page in item(name, outputs, dataset):
+        for page in item(name, outputs, dataset, shared):
             if page.measured:
                 found += [(page.name, table.columns, table.rows) for table in page.tables]
     return found

@@ -9,7 +9,8 @@ from typing import Any
 
 from lgap_bench import __version__
 from lgap_bench.record import Record
-from lgap_bench.report.browser import captions
+from lgap_bench.report.browser import budget, captions
+from lgap_bench.report.browser.budget import Budgets, budgets
 from lgap_bench.report.browser.cells import Grid, Item, grid, item
 from lgap_bench.report.browser.entries import entries, title
 from lgap_bench.report.browser.ladder import Ladder, alone, draw, ladders
@@ -18,11 +19,12 @@ from lgap_bench.report.browser.svg import inline
 from lgap_bench.report.page import Page, Table, legend
 from lgap_bench.report.pages import all as all_records
 from lgap_bench.report.pages import claims, forecasts, paper
-from lgap_bench.report.rows import Merger
+from lgap_bench.report.rows import Merge, Merger
 from lgap_bench.runtime import files
 
 HERE = Path(__file__).parent
 CLAIMS = ("claim", "verdict", "published", "same_attack", "lowest", "interval", "lowest_by", "on")
+BUDGETS_DRAWN = 6  # figures of accuracy over the budget; their numbers stand in the table of all records
 LADDERS_DRAWN = 12  # figures of ladders; a table of every one is shown
 
 
@@ -46,20 +48,23 @@ class Drawn:
     svg: Any
 
 
-def write_page(found: Sequence[Record], path: Path, pages: Sequence[Page] = (), heading: str = "") -> Path:
+def write_page(
+    found: Sequence[Record], path: Path, pages: Sequence[Page] = (), heading: str = "", merge: Merge | None = None
+) -> Path:
     """Write the page of some records; returns its path.
 
     Args:
         found: finished records, those of `pages` among them.
         pages: items of papers to show beside the table of all records.
         heading: of the page.
+        merge: the one that `pages` were made with, which need not be asked twice.
     Raises:
         ValueError: there is no record, a record is damaged, or the file cannot be written.
     """
     if not found:
         raise ValueError(f"{path}: there is no finished record to show: run a cell first, `lgap-bench run`")
     writable_file(path)
-    text = rendered(found, pages, heading or "What holds")
+    text = rendered(found, pages, heading or "What holds", merge or Merger())
     try:
         files.write_text(path, text)
     except OSError as error:
@@ -77,10 +82,9 @@ def writable_file(path: Path) -> None:
         raise ValueError(f"{path} cannot be written: there is no folder {path.parent}, make it first")
 
 
-def rendered(found: Sequence[Record], pages: Sequence[Page], heading: str) -> str:
+def rendered(found: Sequence[Record], pages: Sequence[Page], heading: str, merge: Merge) -> str:
     """The page's text."""
     known = {record.folder.name for record in found}
-    merge = Merger()
     climbed = ladders(found, merge)
     everything = Page("records", "All records", tables=all_records.page(found, merge).tables)
     told, planned = captions.page(found), forecasts.page(found)
@@ -94,7 +98,7 @@ def rendered(found: Sequence[Record], pages: Sequence[Page], heading: str) -> st
         ladders=_ladders(climbed, known),
         bounds=legend([each.table for each in climbed]),
         items=[item(each, known) for each in [*pages, everything] if each.tables],
-        figures=_figures(climbed, pages),
+        figures=_figures(climbed, budgets(found, merge), pages),
         albums=shown,
         albums_left=lost,
         captions=item(told, known) if told else None,
@@ -124,7 +128,7 @@ def _ticked(words: str) -> Any:
     return Markup("").join(Markup("<code>{}</code>").format(part) if i % 2 else part for i, part in enumerate(parts))
 
 
-def _claimed(name: str, found: Sequence[Record], known: set[str], merge: Merger) -> Claimed | None:
+def _claimed(name: str, found: Sequence[Record], known: set[str], merge: Merge) -> Claimed | None:
     """A paper's claims, None for another item; which of them were not measured is one list."""
     table = paper.load(name)
     if "claims" not in table:
@@ -157,11 +161,12 @@ def _ladders(climbed: Sequence[Ladder], known: set[str]) -> list[Grid]:
     return [grid(table, known) for table in [*several, *([alone(single)] if single else [])]]
 
 
-def _figures(climbed: Sequence[Ladder], pages: Sequence[Page]) -> list[Drawn]:
-    """The ladders' figures and the items'; one that would be too large is left to its file."""
+def _figures(climbed: Sequence[Ladder], over: Sequence[Budgets], pages: Sequence[Page]) -> list[Drawn]:
+    """The ladders' figures, accuracies over the budget, and the items' figures; one that would be too large is left to its file."""
     from markupsafe import Markup
 
     held = [(f"Attackers of {each.title}, {each.settings}", draw(each)) for each in climbed[:LADDERS_DRAWN]]
+    held += [(f"Accuracy over the budget: {each.title}", budget.draw(each)) for each in over[:BUDGETS_DRAWN]]
     held += [
         (f"{page.title} {each.name}".strip(), each.draw()) for page in pages if page.tables for each in page.figures
     ]

@@ -45,6 +45,7 @@ def title(record: Record) -> str:
     """`lgap + digits/standard on digits, full (view full), linf 48/255, n = 64, seed 0`."""
     s = record.summary()
     defense = s["classifier_name"] if s["purifier_name"] == "none" else f"{s['purifier_name']} + {s['classifier_name']}"
+    defense = ", ".join([defense, *(f"{stage} {s[f'{stage}_name']}" for stage in s.get("stages", ()))])
     return f"{defense} on {s['dataset_name']}, {s['attack_name']} (view {s['view']}), {s['norm']} {s['eps']}, n = {s['n']}, seed {s['seed']}"
 
 

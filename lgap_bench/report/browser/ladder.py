@@ -18,12 +18,12 @@ VIEWS = ("none", "blind", "query", "bpda", "surrogate", "adjoint", "detached", "
 COLUMNS = (
     "attack",
     "view",
-    "gradient_calls",
-    "natural",
-    "robust",
+    "robust",  # early: a phone shows three columns
     "interval",
-    "any_of_k",
     "verdict",
+    "gradient_calls",
+    "any_of_k",
+    "natural",
     "seeds",
     "differs",
 )
@@ -160,7 +160,8 @@ def _attacker(record: Record) -> str:
 
 def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
     attack = settings["attack"]
-    return {f"attack.{key}": value for key, value in attack.items()} if isinstance(attack, Mapping) else {}
+    held = attack.items() if isinstance(attack, Mapping) else ()
+    return {f"attack.{key}": float(f"{value:.4g}") if isinstance(value, float) else value for key, value in held}
 
 
 def _place(view: str) -> int:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lgap_bench import CONF
 from lgap_bench.record import Record, records
 from lgap_bench.report.page import Empty, Page, Table
 from lgap_bench.report.rows import Merge, apart, flattened, grouped, merge, told
@@ -44,13 +45,26 @@ def page(found: Sequence[Record], merge: Merge = merge) -> Page:
     return Page("records", "", tables=[Table(columns, held)], data=[Table((*COLUMNS, *MORE, "differs"), held)])
 
 
-def finished(outputs: Path) -> list[Record]:
-    """All finished records. Raises ValueError where there is none."""
-    if found := records(outputs):
-        return found
-    raise ValueError(
-        f"outputs={outputs}: no finished record in {outputs / 'records'}: run a cell first, `lgap-bench run`"
-    )
+def finished(outputs: Path, dataset: str | None = None) -> list[Record]:
+    """All finished records, or those on one data set. Raises ValueError where there is none."""
+    if not (found := records(outputs)):
+        raise ValueError(
+            f"outputs={outputs}: no finished record in {outputs / 'records'}: run a cell first, `lgap-bench run`"
+        )
+    met = [record.summary()["dataset_name"] for record in found] if dataset else []
+    if dataset and dataset not in met:
+        check_dataset(dataset)
+        raise ValueError(
+            f"dataset={dataset}: no record on it in {outputs / 'records'}: there are {', '.join(sorted(set(met)))}"
+        )
+    return [record for record, name in zip(found, met, strict=True) if name == dataset] if dataset else found
+
+
+def check_dataset(name: str) -> None:
+    """Raises ValueError naming the data sets there are."""
+    known = sorted(path.stem for path in (CONF / "dataset").glob("*.yaml"))
+    if name not in known:
+        raise ValueError(f"dataset={name} is not known: use one of {', '.join(known)}")
 
 
 def name_differences(rows: Sequence[dict[str, Any]], identities: Sequence[Mapping[str, Any]]) -> None:

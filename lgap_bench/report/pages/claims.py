@@ -20,10 +20,14 @@ UNMEASURED = "not measured here"
 Line = dict[str, Any]
 
 
-def page(name: str, table: Mapping[str, Any], outputs: Path, dataset: str | None) -> Page:
+def page(name: str, table: Mapping[str, Any], outputs: Path, dataset: str | None, merge: Merge = merge) -> Page:
     """The claims of one paper; without any record the published numbers alone."""
-    rows = held(table, records(outputs), dataset)
-    left = [] if all(row["lines"] for row in rows) else [f"not run: run lgap-bench tables {name.split('/')[0]}"]
+    rows = held(table, records(outputs), dataset, merge)
+    left = (
+        []
+        if all(row["lines"] for row in rows)
+        else [f"not run: `lgap-bench tables {name.split('/')[0]}` measures all of it"]
+    )
     return Page(
         name.replace("/", "-"),
         table["title"],

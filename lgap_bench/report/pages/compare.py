@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from lgap_bench.cell.values import fraction
 from lgap_bench.report import figure
+from lgap_bench.report.missing import command, planned
 from lgap_bench.report.page import Empty, Figure, Page, Table, Unmeasured, shown
 from lgap_bench.report.paired import WORST, across
 from lgap_bench.report.paired import differences as differences_of_pairs
-from lgap_bench.report.rows import apart, interval, settings_line, spread, told
+from lgap_bench.report.rows import Merge, apart, interval, merge, settings_line, spread, told
 from lgap_bench.report.select import Row, by_defense
 from lgap_bench.report.worst import worst_line
 
@@ -36,11 +37,11 @@ class Panel(NamedTuple):
         return f"{self.dataset}, {self.norm} {self.eps}, {self.n} images"
 
 
-def page(name: str, table: Mapping[str, Any], outputs: Path, dataset: str | None) -> Page:
+def page(name: str, table: Mapping[str, Any], outputs: Path, dataset: str | None, merge: Merge = merge) -> Page:
     """The tables of every budget and the figure. Raises ValueError where there is no record of its experiments."""
     wanted = table["compare"]
     attacks = [*(experiment.rsplit("/", 1)[1] for experiment in wanted["experiments"]), WORST]
-    rows = by_defense(wanted["experiments"], outputs, dataset)
+    rows = by_defense(wanted["experiments"], outputs, dataset, merge)
     if not rows:
         raise Unmeasured(
             f"table={name}: no record of its experiments in {outputs / 'records'}: run {wanted['script']} first"
@@ -49,11 +50,13 @@ def page(name: str, table: Mapping[str, Any], outputs: Path, dataset: str | None
         if (line := worst(row)) is not None:
             row.lines[WORST] = line
     panels = _panels(rows, wanted["purifiers"])
-    shown = [each for panel, held in panels.items() for each in _panel(panel, held, wanted, attacks)]
+    shown = [each for panel, held in panels.items() for each in _panel(panel, held, wanted, attacks, table)]
+    left = [line for panel, held in panels.items() for line in _to_run(panel, held, wanted["experiments"], table)]
+    shown += [Table(("missing", "to_run"), left, "not measured")] if left else []
     lines = _lines(panels)
     drawn = _drawn(panels)
     left_out = [str(panel) for panel in panels if panel not in drawn]
-    notes = [f"not run: {wanted['script']} measures it", *table.get("notes", ())]
+    notes = [f"not run: `{wanted['script']}` measures all of it", *table.get("notes", ())]
     notes += [f"not drawn, one defense alone: {'; '.join(left_out)}"] if left_out else []
     return Page(
         name.replace("/", "-"), table["title"], settings_line(lines), shown, [Table(COLUMNS, lines)],
@@ -86,7 +89,7 @@ def tables(held: Held, attacks: Sequence[str]) -> dict[str, list[dict[str, Any]]
         found[title] = [
             {"purifier": label, "natural": _shown(row.best_measured, natural)}
             | {attack: _shown(row.lines.get(attack, {}), robust) for attack in attacks}
-            | {"seeds": spread([line["seeds"] for line in row.lines.values()])}
+            | {"seeds": spread([line["seeds"] for line in row.lines.values()]), "records": _records(row)}
             for label, row in held
         ]
     return found
@@ -117,19 +120,58 @@ def draw(panels: Mapping[Panel, Held], attacks: Sequence[str]) -> Any:
     return drawn
 
 
-def _panel(panel: Panel, held: Held, wanted: Mapping[str, Any], attacks: Sequence[str]) -> list[Table]:
-    """The tables of one budget, an attack that none of its defenses met left out."""
+def _panel(
+    panel: Panel, held: Held, wanted: Mapping[str, Any], attacks: Sequence[str], table: Mapping[str, Any]
+) -> list[Table]:
+    """The tables of one budget, an attack that none of its defenses met left out; `not run` where one is meant to be there."""
     measured = [attack for attack in attacks if any(attack in row.lines for _, row in held)]
     parts = tables(held, measured)
     if paired := differences_of_pairs(held, wanted.get("pairs", ()), measured):
         parts["difference of the means on the same images, in points (95 % interval)"] = paired
     if crossed := across(held, wanted.get("across", ())):
         parts["the same between two attacks"] = crossed
-    return [Table(list(rows[0]), _not_run(rows), f"{panel}: {title}") for title, rows in parts.items()]
+    lacking = {
+        label: {name.rsplit("/", 1)[1] for name in _lacking(panel, row, wanted["experiments"], table)}
+        for label, row in held
+    }
+    made = []
+    for title, rows in parts.items():
+        columns = [column for column in rows[0] if column != "records"]
+        told = [{**row, **_not_run(row, lacking.get(str(row.get("purifier")), set()))} for row in rows]
+        made.append(Table(columns, told, f"{panel}: {title}"))
+    return made
 
 
-def _not_run(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    return [{key: Empty.NOT_RUN if value is None else value for key, value in row.items()} for row in rows]
+def _not_run(row: Mapping[str, Any], lacking: Collection[str]) -> dict[str, Any]:
+    return {key: Empty.NOT_RUN for key, value in row.items() if value is None and key in lacking}
+
+
+def _lacking(panel: Panel, row: Row, experiments: Sequence[str], table: Mapping[str, Any]) -> list[str]:
+    """The experiments that a defense has not met and the item's grids plan for it; all of them for one that no grid names."""
+    plan, name = planned(table, panel.dataset), row.facts["purifier"]
+    own = [each for each in plan if each.get("purifier", name) == name]
+    sizes = {each.get("n") for each in plan}
+    alike = [each["experiment"] for each in own if str(panel.n) not in sizes or each.get("n") == str(panel.n)]
+    meant = set(alike) if own else set(experiments)
+    return [each for each in experiments if each in meant and each.rsplit("/", 1)[1] not in row.lines]
+
+
+def _to_run(panel: Panel, held: Held, experiments: Sequence[str], table: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Per defense what measures its missing cells."""
+    lines = []
+    for label, row in held:
+        if missing := _lacking(panel, row, experiments, table):
+            differs = label.removeprefix(row.facts["purifier"]).split()
+            seeds = ",".join(str(seed) for seed in sorted(row.seeds))
+            words = [f"purifier={row.facts['purifier']}", *differs, f"threat.eps={panel.eps}", f"n={panel.n}", f"seed={seeds}"]  # fmt: skip
+            names = ", ".join(each.rsplit("/", 1)[1] for each in missing)
+            lines.append({"missing": f"{label}, {panel.norm} {panel.eps}: {names}", "to_run": command(missing, *words, dataset=panel.dataset)})  # fmt: skip
+    return lines
+
+
+def _records(row: Row) -> str:
+    """The ids behind all numbers of a defense."""
+    return " ".join(dict.fromkeys(name for line in row.lines.values() for name in line["records"].split()))
 
 
 def _panels(rows: Sequence[Row], order: Sequence[str]) -> dict[Panel, list[tuple[str, Row]]]:

@@ -8,9 +8,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lgap_bench.cell.values import fraction
 from lgap_bench.report import figure
-from lgap_bench.report.page import Figure, Page, Table, Unmeasured
-from lgap_bench.report.rows import apart, settings_line, told
+from lgap_bench.report.missing import command, planned
+from lgap_bench.report.page import Empty, Figure, Page, Table, Unmeasured
+from lgap_bench.report.rows import Merge, apart, brief, merge, settings_line, told
 from lgap_bench.report.select import Row, by_defense
 
 COLUMNS = ("value", "natural", "robust", "robust_low", "robust_high", "any_of_k", "seeds", "line")
@@ -21,21 +23,26 @@ SEVERAL = (  # of images with several labels
 TITLED = ("n", "threat.eps", "threat.norm")  # what a line's title says of itself
 
 
-def page(name: str, table: Mapping[str, Any], outputs: Path, dataset: str | None) -> Page:
+def page(name: str, table: Mapping[str, Any], outputs: Path, dataset: str | None, merge: Merge = merge) -> Page:
     """Raises ValueError where there is no record of its experiments."""
     wanted = table["curve"]
-    rows = by_defense(wanted["experiments"], outputs, dataset)
+    rows = by_defense(wanted["experiments"], outputs, dataset, merge)
     if not rows:
         raise Unmeasured(f"table={name}: no record of its experiments in {outputs / 'records'}: run {wanted['script']}")
     found = points(rows, wanted["key"])
-    shown = [{**point, "value": str(point["value"])} for point in found]  # tables round to one digit: 0.05 is no 0.1
+    # As text: tables round numbers to one digit, and 0.05 is no 0.1.
+    shown = [
+        {**point, "value": brief(point["eps"]) if wanted["key"] == "threat.eps" else str(point["value"])}
+        for point in found
+    ]
+    left = _missing(table, found)
     value = wanted.get("value", "robust")
     several = SEVERAL if value != "robust" else ()
     return Page(
         name.replace("/", "-"),
         f"{table['title']}, over {wanted['key']}",
         settings_line(found),
-        [Table((COLUMNS[0], *several, *COLUMNS[1:]), shown)],
+        [Table((COLUMNS[0], *several, *COLUMNS[1:], *(["to_run"] if left else [])), [*shown, *left])],
         data=[Table((*COLUMNS, *several, *MORE), found)],
         figures=[Figure(lambda: draw(found, wanted["label"], wanted.get("paper_value"), value))],
         notes=table.get("notes", ()),
@@ -66,6 +73,21 @@ def points(rows: Sequence[Row], key: str) -> list[dict[str, Any]]:
             for attack, line in row.lines.items():
                 found.append({**line, "value": row.identity[key], "line": text, "experiment": attack})
     return found
+
+
+def _missing(table: Mapping[str, Any], found: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """A row for each value that the item's grids plan and no record has."""
+    key, dataset = table["curve"]["key"], found[0]["dataset"]
+    met = {(point["experiment"], fraction(point["value"], key)) for point in found}
+    rows = []
+    for each in planned(table, dataset):
+        value = each.get(key)
+        if value is not None and (each["experiment"].rsplit("/", 1)[1], fraction(value, key)) not in met:
+            words = [f"{word}={held}" for word, held in each.items() if word != "experiment"]
+            numbers = dict.fromkeys(("natural", "robust", table["curve"].get("value", "robust")), Empty.NOT_RUN)
+            rows.append({"value": value, **numbers, "to_run": command([each["experiment"]], *words, dataset=dataset)})
+    blank = dict.fromkeys((*COLUMNS, *SEVERAL), "")
+    return [{**blank, **row} for row in rows]
 
 
 def draw(found: Sequence[Mapping[str, Any]], label: str, paper_value: float | None, value: str = "robust") -> Any:

@@ -9,29 +9,33 @@ from typing import Any
 
 from lgap_bench.record import records
 from lgap_bench.report import figure
+from lgap_bench.report.missing import command
 from lgap_bench.report.page import Empty, Figure, Page, Table, Unmeasured
-from lgap_bench.report.rows import grouped, merge, requested_by, settings_line
+from lgap_bench.report.rows import Merge, grouped, merge, requested_by, settings_line
 
 ENDS = ("", "_low", "_high")
 
 
-def page(name: str, table: Mapping[str, Any], outputs: Path, dataset: str | None) -> Page:
+def page(name: str, table: Mapping[str, Any], outputs: Path, dataset: str | None, merge: Merge = merge) -> Page:
     """Raises ValueError where there is no record of its experiments."""
     wanted = table["sweep"]
-    rows = sweep(wanted["experiments"], outputs, dataset)
+    rows = sweep(wanted["experiments"], outputs, dataset, merge)
     if not rows:
         raise Unmeasured(f"table={name}: no record of its experiments in {outputs / 'records'}: run {wanted['script']}")
     measured = [f"robust_{attack}{end}" for attack in attacks_of(rows) for end in ENDS]
     columns = ["captions", "strength", "natural", *measured, "eps", "dataset", "n", "seeds"]
-    held = [{**dict.fromkeys(measured, Empty.NOT_RUN), **row} for row in rows]
-    notes = (f"not run: {wanted['script']} measures it", *table.get("notes", ()))
+    held = [
+        {**dict.fromkeys(measured, Empty.NOT_RUN), **row, "to_run": _to_run(row, wanted["experiments"])} for row in rows
+    ]
+    columns += ["to_run"] if any(row["to_run"] for row in held) else []
+    notes = (f"not run: `{wanted['script']}` measures all of it", *table.get("notes", ()))
     return Page(
         name.replace("/", "-"), table["title"], settings_line(rows), [Table(columns, held)],
         figures=[Figure(lambda: draw(rows))], notes=notes,
     )  # fmt: skip
 
 
-def sweep(experiments: Sequence[str], outputs: Path, dataset: str | None) -> list[dict[str, Any]]:
+def sweep(experiments: Sequence[str], outputs: Path, dataset: str | None, merge: Merge = merge) -> list[dict[str, Any]]:
     """One row per caption source and strength; per experiment the robust accuracy with its interval.
 
     Raises ValueError where two records fall on one place.
@@ -52,6 +56,14 @@ def sweep(experiments: Sequence[str], outputs: Path, dataset: str | None) -> lis
                 )
             cells[key][name] = line
     return [_row(key, lines) for key, lines in sorted(cells.items(), key=lambda item: str(item[0]))]
+
+
+def _to_run(row: Mapping[str, Any], experiments: Sequence[str]) -> str:
+    """What measures the missing cells of a row; empty where there is none."""
+    missing = [each for each in experiments if f"robust_{each.rsplit('/', 1)[1]}" not in row]
+    words = [f"purifier.strength={row['strength']}", f"n={row['n']}"]
+    words = words if row["captions"] == "none" else [f"captioner={row['captions']}", *words]
+    return command(missing, *words, dataset=row["dataset"]) if missing else ""
 
 
 def attacks_of(rows: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,30 +17,36 @@ from lgap_bench.cell.config import STAGES
 from lgap_bench.record import Record, records
 from lgap_bench.report import several
 from lgap_bench.report.bars import bars
+from lgap_bench.report.missing import Begun, begun, command
 from lgap_bench.report.page import Empty, Figure, Page, Quantity, Table
-from lgap_bench.report.pages.all import failed_said
-from lgap_bench.report.rows import VERDICTS, grouped, interval, marked, merge, settings_line
+from lgap_bench.report.pages.all import check_dataset, failed_said
+from lgap_bench.report.rows import VERDICTS, Merge, grouped, interval, marked, merge, settings_line
 from lgap_bench.report.select import Requested, on_dataset, requested
-from lgap_bench.report.worst import lowest_of, worst_per_image
+from lgap_bench.report.worst import Cells, lowest_of, worst_per_image
 
+BUDGET = ("norm", "eps")  # in the line above a table where all its rows share them
 COLUMNS = (
-    "row", "paper_natural", "paper_robust", "natural", "robust", "interval", "any_of_k", "natural_any_of_k",
+    "row", "paper_natural", "paper_robust", "natural", "robust", "interval", "verdict", "any_of_k", "natural_any_of_k",
+    "majority_of_k", "natural_majority_of_k",
     "paper_natural_precision", "paper_precision", *several.COLUMNS[:4], "paper_success", *several.COLUMNS[4:], "mean_l2",
-    "attack", "view", "n", "seeds", "differs", "to_run",
+    "attack", "view", *BUDGET, "n", "seeds", "differs", "to_run",
 )  # fmt: skip
 ALWAYS = ("row", "paper_robust", "robust")  # shown even where empty; of images with several labels the first alone
 EXPORTED = (
-    *COLUMNS[:5], "robust_low", "robust_high", "natural_low", "natural_high", *COLUMNS[6:-1], "state", "to_run", "eps",
-    "norm", "dataset", "purifier", "classifier", "captioner", "train", "finetune", "architecture", "paper_architecture",
-    "verdict", "reasons", "score_draws", "majority_of_k", "caption_label_clean", "caption_label_attacked", "as_published", "failed", "status",
+    *COLUMNS[:5], "robust_low", "robust_high", "natural_low", "natural_high", *COLUMNS[6:-1], "state", "to_run", "dataset", "purifier", "classifier", "captioner", "train", "finetune", "architecture", "paper_architecture",
+    "reasons", "score_draws", "caption_label_clean", "caption_label_attacked", "as_published", "failed", "status",
     "source", "records", "seconds", "threshold", *(f"{key}_{end}" for key in ("map", "precision", "success") for end in ("low", "high")),
     "precision_micro", "precision_sample", "undefended_map", "undefended_precision", "undefended_success",
     "undefended_natural_map", "undefended_natural_precision",
 )  # fmt: skip
+NOTHING = "Nothing measured"
 MEASURED = ("natural", "robust")  # say in every row without a number why there is none
 PUBLISHED = (*MEASURED, "natural_precision", "precision", "success")  # of which a row may give the paper's value
-SEVERAL = {"worst_per_image": worst_per_image, "lowest_of": lowest_of}  # rows made from several experiments
 Rows = list[dict[str, Any]]
+SEVERAL: dict[str, Callable[[Cells, Merge], Rows]] = {  # rows made from several experiments
+    "worst_per_image": lambda cells, _: worst_per_image(cells),
+    "lowest_of": lowest_of,
+}
 
 
 def load(name: str) -> dict[str, Any]:
@@ -57,22 +63,21 @@ def known() -> list[str]:
     return sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml"))
 
 
-def pages(name: str, table: Mapping[str, Any], outputs: Path, dataset: str | None) -> list[Page]:
+def pages(name: str, table: Mapping[str, Any], outputs: Path, dataset: str | None, merge: Merge = merge) -> list[Page]:
     """The table once per data set that its experiments were measured on (or on the one asked for)."""
     found = []
-    for which, rows in tables(name, outputs, dataset).items():
+    for which, rows in tables(name, outputs, dataset, merge).items():
         measured = any(row.get("records") for row in rows)
-        always = ALWAYS if not any("map" in row for row in rows) else ALWAYS[:1]
-        columns = [c for c in COLUMNS if c in always or any(row.get(c) is not None for row in rows)]
-        notes = list(table.get("notes", ()))
+        notes = [f"Published values: {table['source']}"] if any(row.get("source") for row in rows) else []
+        notes += table.get("notes", ())
         if not measured:
             notes.append(f"Published values alone: no record of its experiments in {outputs / 'records'}")
         found.append(
             Page(
                 f"{name.replace('/', '-')}-{which.replace(' ', '-')}",
                 table["title"],
-                settings_line(rows) or f"Measured on: {which}",
-                [Table(columns, [_shown(row) for row in rows]), *_differences(table, rows)],
+                settings_line(rows) or NOTHING + (f" on {which}" if which != NOTHING else ""),
+                [Table(_columns(rows), [_shown(row) for row in rows]), *_differences(table, rows)],
                 [Table(EXPORTED, rows)],
                 figures=[Figure(partial(bars, rows, table["bars"]))] if measured and "bars" in table else [],
                 notes=notes,
@@ -80,6 +85,14 @@ def pages(name: str, table: Mapping[str, Any], outputs: Path, dataset: str | Non
             )
         )
     return found
+
+
+def _columns(rows: Rows) -> list[str]:
+    """The columns that say anything; a budget that all measured rows share stands above the table."""
+    always = ALWAYS if not any("map" in row for row in rows) else ALWAYS[:1]
+    shared = [key for key in BUDGET if len({row.get(key) for row in rows if row.get("records")}) < 2]
+    told = [column for column in COLUMNS if column in always or any(row.get(column) is not None for row in rows)]
+    return [column for column in told if column not in shared]
 
 
 def _differences(table: Mapping[str, Any], rows: Rows) -> list[Table]:
@@ -116,18 +129,18 @@ def by_script(name: str, table: Mapping[str, Any]) -> Page:
     return Page(name.replace("/", "-"), table["title"], made, held, notes=table.get("notes", ()), measured=False)
 
 
-def tables(name: str, outputs: Path, dataset: str | None = None) -> dict[str, Rows]:
-    """The rows once per data set; on one without a record they are the published values alone."""
+def tables(name: str, outputs: Path, dataset: str | None = None, merge: Merge = merge) -> dict[str, Rows]:
+    """The rows once per data set; on one without a record they are the published values, and what was begun."""
     table = load(name)
-    known = sorted(path.stem for path in (CONF / "dataset").glob("*.yaml"))
-    if dataset is not None and dataset not in known:
-        raise ValueError(f"dataset={dataset} is not known: use one of {', '.join(known)}")
-    found = requested(records(outputs), experiments(table))
-    measured = sorted({record.summary()["dataset_name"] for group in found.values() for record, _ in group})
-    chosen = [dataset] if dataset is not None else measured
-    return {which: _rows(table, on_dataset(found, which), which) for which in chosen} or {
-        "nothing measured": _rows(table, {}, None)
-    }
+    if dataset is not None:
+        check_dataset(dataset)
+    found, half = requested(records(outputs), experiments(table)), begun(outputs, experiments(table))
+    measured = {record.summary()["dataset_name"] for group in found.values() for record, _ in group}
+    chosen = [dataset] if dataset is not None else sorted(measured | {each.dataset for each in half})
+    return {
+        which: _rows(table, on_dataset(found, which), [each for each in half if each.dataset == which], which, merge)
+        for which in chosen
+    } or {NOTHING: _rows(table, {}, [], None, merge)}
 
 
 def experiments(table: Mapping[str, Any]) -> set[str]:
@@ -140,7 +153,7 @@ def _named(row: Mapping[str, Any]) -> list[str]:
     return [row["experiment"]] if "experiment" in row else several
 
 
-def _rows(table: Mapping[str, Any], found: Requested, dataset: str | None) -> Rows:
+def _rows(table: Mapping[str, Any], found: Requested, half: Sequence[Begun], dataset: str | None, merge: Merge) -> Rows:
     rows: Rows = []
     for row in table["rows"]:
         if "section" in row:
@@ -151,46 +164,45 @@ def _rows(table: Mapping[str, Any], found: Requested, dataset: str | None) -> Ro
         paper |= {f"paper_{key}": value for key, value in _published({k: row.get(k) for k in PUBLISHED}).items()}
         told = any(key in row for key in PUBLISHED[1:])
         paper |= {"paper_architecture": row.get("architecture"), "source": table["source"] if told else None}
-        lines = [{**failed_said(line), "state": "measured"} for line in _lines(row, found)]
+        lines = [{**failed_said(line), "state": "measured"} for line in _lines(row, found, merge)]
         paper["experiment"] = row.get("experiment")
-        rows += [{**line, **paper} for line in lines or [_empty(row, found, dataset)]]
+        rows += [{**line, **paper} for line in lines or [_empty(row, found, half, dataset)]]
     return rows
 
 
-def _empty(row: Mapping[str, Any], found: Requested, dataset: str | None) -> dict[str, Any]:
-    """A row without a measurement, and what measures it."""
+def _empty(row: Mapping[str, Any], found: Requested, half: Sequence[Begun], dataset: str | None) -> dict[str, Any]:
+    """A row without a measurement, and what measures it; one that was begun says how far it is."""
     if not _named(row):
         return {**dict.fromkeys(MEASURED, Empty.CITED), "state": Empty.CITED.value}
-    scale = f" dataset={dataset}" if dataset else ""
     missing = [experiment for experiment in _named(row) if not found.get(experiment)]
-    if "worst_per_image" in row:
-        call = "any two of its attacks"
-    elif len(missing) == 1:
-        call = f"lgap-bench run experiment={missing[0]}{scale}"
-    else:
-        call = f"lgap-bench run -m experiment={','.join(missing or _named(row))}{scale}"
-    return {**dict.fromkeys(MEASURED, Empty.NOT_RUN), "state": Empty.NOT_RUN.value, "to_run": call}
+    own = [each for each in half if each.experiment in missing]
+    state = Empty.PARTIAL if own else Empty.NOT_RUN
+    line = {**dict.fromkeys(MEASURED, state), "state": state.value}
+    if own and len(missing) == 1:
+        return {**line, "differs": f"{own[0].done} of {own[0].chunks} chunks", "to_run": own[0].command}
+    if "worst_per_image" in row:  # any two of its attacks make it: those that take hours only where there are no others
+        missing = [each for each in missing if "/slow/" not in each] or missing
+    return {**line, "to_run": command(missing or _named(row), dataset=dataset)}
 
 
-def _lines(row: Mapping[str, Any], found: Requested) -> Rows:
+def _lines(row: Mapping[str, Any], found: Requested, merge: Merge) -> Rows:
     """What was measured of a row: an experiment, the worst of several per image, or the one with the lowest accuracy."""
     for key, choose in SEVERAL.items():
         if key in row:
-            return choose({experiment: found.get(experiment, []) for experiment in row[key]})
-    return _measured(found.get(row.get("experiment", ""), []))
+            return choose({experiment: found.get(experiment, []) for experiment in row[key]}, merge)
+    return _measured(found.get(row.get("experiment", ""), []), merge)
 
 
-def _measured(cells: Sequence[tuple[Record, str]]) -> Rows:
+def _measured(cells: Sequence[tuple[Record, str]], merge: Merge) -> Rows:
     """One line per group of records that differ in their seed alone, by their identities; then the spread of trainings."""
     texts = {record.folder.name: text for record, text in cells}
     groups = grouped([record for record, _ in cells])
-    lines = [_line(group, min((texts[record.folder.name] for record in group), key=len)) for group in groups]
+    lines = [_line(merge(group), group, min((texts[each.folder.name] for each in group), key=len)) for group in groups]
     spread = _spread(lines, [group[0].identity() for group in groups])
     return sorted(lines, key=lambda line: line["differs"] or "") + spread
 
 
-def _line(cells: Sequence[Record], text: str) -> dict[str, Any]:
-    line = merge(cells)
+def _line(line: Mapping[str, Any], cells: Sequence[Record], text: str) -> dict[str, Any]:
     view = cells[0].summary()["view"]
     return {**line, "view": view, "differs": text or None, "interval": interval(line)}
 

@@ -8,11 +8,12 @@ from typing import Any
 
 from lgap_bench.record import records
 from lgap_bench.report.grid import Titled, grids
+from lgap_bench.report.missing import unrun
 from lgap_bench.report.page import Figure, Page, Unmeasured
-from lgap_bench.report.rows import merge, requested_by, settings_line
+from lgap_bench.report.rows import Merge, merge, requested_by, settings_line
 
 
-def page(name: str, table: Mapping[str, Any], outputs: Path, dataset: str | None) -> Page:
+def page(name: str, table: Mapping[str, Any], outputs: Path, dataset: str | None, merge: Merge = merge) -> Page:
     """The record with the smallest seed of each experiment. Raises ValueError where there is none at all."""
     found: list[Titled] = []
     for experiment, title in table["pictures"].items():
@@ -23,5 +24,5 @@ def page(name: str, table: Mapping[str, Any], outputs: Path, dataset: str | None
     settings = settings_line([merge([record]) for record, _ in found])
     return Page(
         name.replace("/", "-"), table["title"], settings,
-        figures=[Figure(lambda: grids(found, found[0][0].classes()))], notes=table.get("notes", ()),
+        figures=[Figure(lambda: grids(found, found[0][0].classes()))], notes=[*table.get("notes", ()), *unrun(table["pictures"], records(outputs), dataset)],
     )  # fmt: skip

@@ -9,23 +9,24 @@ from typing import Any
 import numpy as np
 
 from lgap_bench.metric.accuracy import accuracy
-from lgap_bench.metric.labels import worth
+from lgap_bench.metric.labels import mean_average_precision
 from lgap_bench.record import Record, records
+from lgap_bench.report.missing import unrun
 from lgap_bench.report.page import Page, Table, Unmeasured, judged
-from lgap_bench.report.rows import VERDICTS, grouped, merge, requested_by, settings_line
+from lgap_bench.report.rows import VERDICTS, Merge, grouped, merge, requested_by, settings_line
 from lgap_bench.task.single_label import SINGLE_LABEL
 
 COLUMNS = ("row", "objects", "images", "natural", "robust", "interval", "natural_map", "map", "region")
 MOST = 4  # groups, each of about as many images
 
 
-def page(name: str, table: Mapping[str, Any], outputs: Path, dataset: str | None) -> Page:
+def page(name: str, table: Mapping[str, Any], outputs: Path, dataset: str | None, merge: Merge = merge) -> Page:
     """One line per experiment and group of images. Raises ValueError where there is no record of its experiments."""
     wanted = table["strata"]
     lines: list[dict[str, Any]] = []
-    merged = []
+    merged, found = [], records(outputs)
     for experiment in wanted["experiments"]:
-        for group in grouped([each for each in records(outputs) if requested_by(each, experiment, dataset)]):
+        for group in grouped([each for each in found if requested_by(each, experiment, dataset)]):
             if "objects" in group[0].samples():
                 lines += strata(group)
                 merged.append(merge(group))
@@ -36,7 +37,7 @@ def page(name: str, table: Mapping[str, Any], outputs: Path, dataset: str | None
         table["title"],
         settings_line(merged),
         [Table(COLUMNS, lines)],
-        notes=table.get("notes", ()),
+        notes=[*table.get("notes", ()), *unrun(wanted["experiments"], found, dataset)],
     )
 
 
@@ -60,7 +61,7 @@ def strata(cells: Sequence[Record]) -> list[dict[str, Any]]:
                 scores = np.concatenate(
                     [np.asarray(each[f"{name}_scores"], np.float32).swapaxes(0, 1) for each in samples]
                 )
-                line[key] = worth(scores[:, rows], truth, summary["labels"]["threshold"])["map"]
+                line[key] = mean_average_precision(scores[:, rows], truth)
             line["map"] = judged(line["map"], verdict)
         if "attacked_region" in samples[0]:
             line["region"] = 100 * float(np.mean([np.asarray(each["attacked_region"])[rows] for each in samples]))

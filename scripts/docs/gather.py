@@ -1,0 +1,79 @@
+"""Records of an outputs folder -> docs/records/: every measured item of the papers, as its pages show it."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Collection, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from lgap_bench.record import Record
+from lgap_bench.report.command import item
+from lgap_bench.report.html import records_of
+from lgap_bench.report.page import Page, Unmeasured
+from lgap_bench.report.pages import all as all_records
+from lgap_bench.report.pages import paper
+from lgap_bench.report.rows import Merger
+from scripts.docs import figures, kept
+
+
+def gather(
+    outputs: Path,
+    names: Sequence[str] = (),
+    commit: str = "",
+    folder: Path = kept.FOLDER,
+    shown: Collection[str] | None = None,
+) -> list[Path]:
+    """Keep the pages of all items, or of those named, that were measured; returns their files.
+
+    `shown`: names of the pages that are kept, the others stand nowhere in docs/; None for all. Raises ValueError where there is no record, a name is not known, or a record is damaged.
+    """
+    found, shared = all_records.finished(outputs), Merger()
+    commit = commit or _checked_out()
+    written = []
+    for name in names or paper.known():
+        own = records_of(paper.load(name), found)
+        pages: list[Page] = []
+        with suppress(Unmeasured):  # nothing of it is there: it is left as it was gathered before
+            pages = [
+                page
+                for page in item(name, outputs, None, shared)
+                if page.measured and (shown is None or page.name in shown)
+            ]
+        for page in pages:
+            held = _behind(page, own)
+            written.append(
+                kept.write(name, page, _made(name, held, commit), [each.folder.name for each in held], folder)
+            )
+            if folder == kept.FOLDER:  # its pictures are those of docs/
+                figures.draw_gathered(page, kept.read(page.name, folder))
+    if not written:
+        raise ValueError(
+            f"outputs={outputs}: no item that docs/ shows was measured: lgap-bench tables lgap dataset=digits"
+        )
+    return written
+
+
+def _behind(page: Page, own: Sequence[Record]) -> list[Record]:
+    """The records that stand in the page's rows; where none does, as for a grid of pictures, all of its item."""
+    rows = [row for table in page.tables for row in table.rows]
+    behind = {each for row in rows for each in str(row.get("records") or "").split()}
+    return [record for record in own if record.folder.name in behind] or list(own)
+
+
+def _made(name: str, held: Sequence[Record], commit: str) -> kept.Made:
+    date = max((str(record.run().get("finished", ""))[:10] for record in held), default="")
+    datasets = sorted({record.summary()["dataset_name"] for record in held})
+    slow = any("/slow/" in each["experiment"] for record in held for each in record.requests())
+    measured = name.split("/")[0] if "claims" in paper.load(name) else name  # claims are of all of a paper's items
+    words = ["lgap-bench tables", measured, *([f"dataset={datasets[0]}"] if len(datasets) == 1 else [])]
+    return kept.Made(date, commit, " ".join([*words, *(["slow=true"] if slow else [])]))
+
+
+def _checked_out() -> str:
+    """The commit of this checkout. Raises ValueError where there is none."""
+    call = ["git", "rev-parse", "--short=7", "HEAD"]
+    done = subprocess.run(call, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise ValueError("this is no checkout: name the commit that measured the records, commit=7cf6d3d")
+    return done.stdout.strip()
