@@ -93,9 +93,11 @@ def _classifier(config: Config) -> nn.Module:
     """A classifier's architecture, from the function beside its loader that a dry check asks too; else its outline."""
     module = importlib.import_module(config["_target_"].rsplit(".", 1)[0])
     if hasattr(module, "skeleton"):
-        with torch.device("meta"):
+        with torch.device(
+            "cpu" if isinstance(config.get("weights"), str) else "meta"
+        ):  # what is here is loaded as it is
             made: nn.Module = module.skeleton(**arguments(config))
-        return made.eval().requires_grad_(False)
+        return made.eval().requires_grad_(False).to("meta")
     outline: nn.Module = instantiate(without_numbers(config))
     return outline.to("meta")
 

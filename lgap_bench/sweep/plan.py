@@ -20,6 +20,7 @@ from lgap_bench.report import write
 from lgap_bench.runtime import forecasts
 from lgap_bench.runtime.device import configure, find_device
 from lgap_bench.runtime.errors import is_user_error
+from lgap_bench.runtime.files import content_id
 from lgap_bench.sweep.fetch import jobs
 from lgap_bench.sweep.planned import duration, page
 
@@ -56,20 +57,19 @@ def plans(every: Sequence[list[str]], rates: str | None = None) -> Iterator[Fore
 
     `rates`: a table of another device, or None for this one.
     """
-    met: set[str] = set()  # two rows may ask for one record
+    met: set[str] = set()  # two rows may ask for one record, and all shards of a cell do
     for number, words in enumerate(every):
         cell = resolved(words)
+        if (name := content_id(cell.plain())) in met:
+            continue
+        met.add(name)
         try:
             check(cell)
-            found = _planned(cell, f"{number + 1}/{len(every)}", rates)
+            yield _planned(cell, f"{number + 1}/{len(every)}", rates)
         except Exception as error:
             if not is_user_error(error):
                 raise
             yield Refused(" ".join(words), str(error))
-            continue
-        if not found.id or found.id not in met:
-            met.add(found.id)
-            yield found
 
 
 def _planned(cell: Cell, place: str, rates: str | None) -> Forecast:

@@ -9,6 +9,7 @@ from typing import Any
 
 from lgap_bench.record import CONFIG, Record
 from lgap_bench.report.page import judged, shown
+from lgap_bench.report.rows import brief
 
 PLACES = ("outputs", "logger", "threads", "device", "shard", "shards")  # words that say where, not what
 LIVE = "lgap_bench.own.live.part"  # what a part that came from Python has for an address
@@ -46,7 +47,7 @@ def title(record: Record) -> str:
     s = record.summary()
     defense = s["classifier_name"] if s["purifier_name"] == "none" else f"{s['purifier_name']} + {s['classifier_name']}"
     defense = ", ".join([defense, *(f"{stage} {s[f'{stage}_name']}" for stage in s.get("stages", ()))])
-    return f"{defense} on {s['dataset_name']}, {s['attack_name']} (view {s['view']}), {s['norm']} {s['eps']}, n = {s['n']}, seed {s['seed']}"
+    return f"{defense} on {s['dataset_name']}, {s['attack_name']} (view {s['view']}), {s['norm']} {brief(s['eps'])}, n = {s['n']}, seed {s['seed']}"
 
 
 def commands(record: Record) -> list[str]:

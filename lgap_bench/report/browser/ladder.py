@@ -11,7 +11,7 @@ from typing import Any
 from lgap_bench.record import Record
 from lgap_bench.report import figure
 from lgap_bench.report.page import Table
-from lgap_bench.report.rows import Merge, apart, defense, grouped, interval, merge, told
+from lgap_bench.report.rows import Merge, apart, brief, defense, grouped, interval, merge, told
 from lgap_bench.report.worst import most_attacked, worst_line
 
 VIEWS = ("none", "blind", "query", "bpda", "surrogate", "adjoint", "detached", "full")  # from who sees least
@@ -110,7 +110,7 @@ def _facts(record: Record) -> tuple[str, str]:
     s = record.summary()
     words = s["classifier_name"] if s["purifier_name"] == "none" else f"{s['purifier_name']} + {s['classifier_name']}"
     stages = [f"{stage} {s[f'{stage}_name']}" for stage in s.get("stages", ())]
-    return ", ".join([words, *stages]), f"{s['dataset_name']}, {s['norm']} {s['eps']}, n = {s['n']}"
+    return ", ".join([words, *stages]), f"{s['dataset_name']}, {s['norm']} {brief(s['eps'])}, n = {s['n']}"
 
 
 def _ladder(cells: Sequence[Record], title: str, settings: str, more: str, merge: Merge) -> Ladder:

@@ -18,7 +18,6 @@ COLUMNS = (
     "forecast_gib",
     "took_gib",
     "rates",
-    "records",
 )
 NEAR = 20  # percent within which a forecast is to lie
 
@@ -28,7 +27,7 @@ def page(found: Sequence[Record]) -> Page | None:
     rows = [row for record in found if (row := _row(record)) is not None]
     if not rows:
         return None
-    near = sum(abs(row["forecast_over_took"] - 1) <= NEAR / 100 for row in rows)
+    near = sum(abs(float(row["forecast_over_took"]) - 1) <= NEAR / 100 for row in rows)
     notes = [
         f"{near} of {len(rows)} forecasts lie within {NEAR} % of what the cell took.",
         "On a CPU the seconds are the processor's, which others on the machine do not change; memory is the whole process's.",
@@ -46,7 +45,7 @@ def _row(record: Record) -> dict[str, Any] | None:
         "images": told.get("images"),
         "forecast_s": float(told["seconds"]),
         "took_s": float(took),
-        "forecast_over_took": round(told["seconds"] / took, 2),
+        "forecast_over_took": f"{told['seconds'] / took:.2f}",
         "forecast_gib": _gib(told.get("memory_mib")),
         "took_gib": _gib(run.get("peak_memory_mib")),
         "rates": told.get("rates"),
@@ -64,4 +63,4 @@ def _took(run: Any) -> float | None:
 
 
 def _gib(mib: Any) -> float | None:
-    return None if mib is None else round(float(mib) / 1024, 2)
+    return None if mib is None else float(mib) / 1024
