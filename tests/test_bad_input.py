@@ -94,7 +94,7 @@ def test_a_fresh_process_refuses_before_anything_heavy_is_imported(tmp_path, ove
 def test_an_unknown_command_names_the_known_ones():
     done = called("rnu")
     assert done.returncode == 2
-    assert "use run, tables, fetch, status, report, sync, verify, pack, robustbench, eval, demo" in done.stderr
+    assert "use run, tables, plan, fetch, status, report, sync, verify, pack, robustbench, eval, demo" in done.stderr
 
 
 def test_help_imports_nothing_heavy():

@@ -15,6 +15,7 @@ from lgap_bench.attack.chunk_journal import ChunkJournal, Remembers
 from lgap_bench.attack.journal import KEEPS_NOTHING, Journal
 from lgap_bench.attack.problem import Parts, Problem
 from lgap_bench.cell.config import Cell
+from lgap_bench.evaluation.along import confidence
 from lgap_bench.evaluation.checked import check_once
 from lgap_bench.evaluation.contract import check_labels
 from lgap_bench.evaluation.diagnose import gradient_columns, notes, precision_probe, probe, reach_columns
@@ -192,7 +193,7 @@ def _attacked(parts: Parts, problem: Problem) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def _pictures(parts: Parts, cell: Cell, problem: Problem, x_adv: Tensor) -> Chunk:
-    """The first images as they are and as the purifier makes them, for the grid."""
+    """The first images as they are and as the purifier makes them, for the grid; and how sure the classifier is on the way."""
     noise = streams(cell.seed, problem.ids[:PICTURES])["score"].draws(1)
     found: Chunk = {}
     for name, images in (("clean", problem.x), ("attacked", x_adv)):
@@ -200,6 +201,8 @@ def _pictures(parts: Parts, cell: Cell, problem: Problem, x_adv: Tensor) -> Chun
         found[f"picture_{name}"] = _pixels(few)
         observed = parts.defense.observe(few, noise)
         found[f"picture_purified_{name}"] = _pixels(parts.defense.purify(few, noise, observed))
+        if (sure := confidence(parts, problem, few, noise, observed)) is not None:
+            found[f"picture_confidence_{name}"] = sure
         masks = parts.defense.purifier.masks(observed, few)
         if masks is not None:
             found[f"picture_region_{name}"] = _pixels(_tinted(few, masks))

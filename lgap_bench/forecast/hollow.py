@@ -131,12 +131,16 @@ def _runs(parts: Parts, part: str, size: tuple[int, ...]) -> Callable[[Tensor, N
     defense, view = parts.defense, parts.view
     purifier: Any = defense.purifier
 
+    said = "an image"
+    if getattr(purifier, "detector", None) is not None:
+        said = encode(said, torch.zeros(size[-2:], dtype=torch.bool))
+    looks = purifier.captioner is not None or getattr(purifier, "detector", None) is not None
+
+    def seen(x: Tensor) -> list[str] | None:
+        return [said] * len(x) if looks else None
+
     def purify(each: Defense) -> Callable[[Tensor, Noise], Tensor]:
-        said = "an image"
-        if getattr(purifier, "detector", None) is not None:
-            said = encode(said, torch.zeros(size[-2:], dtype=torch.bool))
-        looks = purifier.captioner is not None or "detector" in dir(purifier)
-        return lambda x, noise: each.purify(x, noise, [said] * len(x) if looks else None)
+        return lambda x, noise: each.purify(x, noise, seen(x))
 
     if part == "purify":
         return purify(defense)
@@ -147,6 +151,7 @@ def _runs(parts: Parts, part: str, size: tuple[int, ...]) -> Callable[[Tensor, N
     table: dict[str, Callable[[Tensor, Noise], Any]] = {
         "classify": lambda x, noise: defense.classify(x),
         "other": lambda x, noise: view.logits(x, noise),
+        "path": lambda x, noise: list(purifier.path(x, noise, seen(x)))[-1],
         "caption": lambda x, noise: purifier.captioner.loss(x, [" ".join(["w1"] * WORDS)] * len(x)),
         "caption loss": lambda x, noise: purifier.captioner.loss(x, [" ".join(["w1"] * WORDS)] * len(x)),
         "detect": lambda x, noise: purifier.detector.presence(x),

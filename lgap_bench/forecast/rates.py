@@ -144,7 +144,12 @@ def _called(parts: Parts, part: str) -> tuple[nn.Module, Callable[[Tensor, Noise
 
         return call
 
+    def path(x: Tensor, noise: Noise) -> Tensor:
+        return list(purifier.path(defense.as_model_input(x), noise, defense.observe(x, noise)))[-1]
+
     captions = [parts.dataset.caption_of(0)]
+    if part == "path":
+        return purifier, path
     if part == "purify":
         return purifier, purify(defense)
     if part.startswith("purify ("):

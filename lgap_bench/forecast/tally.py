@@ -22,7 +22,7 @@ from lgap_bench.purifier.base import Purifier
 SURE = 10.0  # logit of the class that a stand-in always answers; the others lie near 0
 
 # A kind of work: a part, and whether a gradient is taken through it. Parts are `purify`, `classify`, `caption`, `detect`,
-# `caption loss`, `presence` (what attacks lower at a detector), `other` (an attacker's own classifier), and `purify (detached)` and
+# `path` (a purification whose every state is decoded), `caption loss`, `presence` (what attacks lower at a detector), `other` (an attacker's own classifier), and `purify (detached)` and
 # the like for what a view differentiates in place of the purifier.
 Kind = tuple[str, bool]
 Work = Mapping[Kind, tuple[float, float]]  # calls and rows of each kind
@@ -77,6 +77,15 @@ class Counted(Purifier):
             self.observe(x, noise)
         self.tally.add(self.part, x)
         return x.clone()
+
+    def path(self, x: Tensor, noise: Noise, observed: list[str] | None = None) -> Iterator[Tensor] | None:
+        """As many states as the real one's path has."""
+        if type(self.inner).path is Purifier.path:
+            return None
+        self.tally.add("path", x)
+        steps: Any = getattr(self.inner, "steps", ())
+        rounds: Any = getattr(self.inner, "rounds", 1)
+        return (x.clone() for _ in range(rounds * (len(steps) + 1)))
 
     @contextmanager
     def remembering(self) -> Iterator[Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -45,6 +45,13 @@ class Purifier(nn.Module):
     def forward(self, x: Tensor, noise: Noise, observed: list[str] | None = None) -> Tensor:
         """Purify x (B, C, H, W); differentiable in x. `observed` replaces what `observe` would find."""
         return x
+
+    def path(self, x: Tensor, noise: Noise, observed: list[str] | None = None) -> Iterator[Tensor] | None:
+        """The images in [0, 1] that a purification of x passes through, as the classifier would get them; the last is `forward`'s.
+
+        Diffusion purifiers have one per step. None where there is nothing between.
+        """
+        return None
 
     def remembering(self) -> AbstractContextManager[Any]:
         """A context, one chunk long, in which what was observed of an image is remembered; gives what remembers, or None."""

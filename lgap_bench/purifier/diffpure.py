@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from typing import Any, Literal
 
 from torch import Tensor
@@ -11,7 +12,7 @@ from lgap_bench.noise import Noise
 from lgap_bench.prior import schedule
 from lgap_bench.prior.pixel import PixelPrior
 from lgap_bench.purifier.base import Purifier
-from lgap_bench.purifier.diffusion import Term, add_noise, reverse, transition
+from lgap_bench.purifier.diffusion import Term, add_noise, reverse, states, transition
 from lgap_bench.purifier.guidance import Guidance
 from lgap_bench.purifier.memory import Memory
 from lgap_bench.runtime.choices import require_choice
@@ -80,6 +81,19 @@ class DiffPure(Purifier):
             terms = self.terms(x_0, size, noise, tag)
             state = self.solve(self.start(state, noise, tag), x_0, terms, noise, tag, kept[r])
         return self.prior.decode(state, size)
+
+    def path(self, x: Tensor, noise: Noise, observed: list[str] | None = None) -> Iterator[Tensor]:
+        """x_t* and every state after it, as images; of all rounds."""
+        x_0 = state = self.prior.encode(x, noise)
+        size = tuple(x.shape[-2:])
+        for r in range(self.rounds):
+            tag = f"round {r} " if r else ""
+            terms = self.terms(x_0, size, noise, tag)
+            state = self.start(state, noise, tag)
+            yield self.prior.decode(state, size)
+            for x_t in states(self.prior, state, self.steps, None, self.sampler, noise, terms, tag=tag):
+                yield self.prior.decode(x_t, size)
+                state = x_t
 
     def solve(
         self, x_t: Tensor, x_0: Tensor, terms: list[Term], noise: Noise, tag: str, kept: int | None = None

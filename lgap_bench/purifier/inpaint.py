@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Literal
 
@@ -13,12 +13,13 @@ from torch import Tensor, nn
 from lgap_bench.detector.base import Detector, Found, decode, encode, words_of
 from lgap_bench.detector.words import sentence
 from lgap_bench.noise import Noise
-from lgap_bench.prior.latent import LatentPrior
+from lgap_bench.prior.latent import LatentPrior, TextCondition
 from lgap_bench.prior.resize import resized
 from lgap_bench.prior.timesteps import Spacing
-from lgap_bench.purifier.diffusion import add_noise
+from lgap_bench.purifier.diffusion import add_noise, states
 from lgap_bench.purifier.lgap import LGAP
 from lgap_bench.purifier.memory import recomputed
+from lgap_bench.purifier.sampler import DDIM
 from lgap_bench.purifier.wavelet import shrunk
 from lgap_bench.runtime.choices import require_choice
 
@@ -118,14 +119,30 @@ class Inpaint(LGAP):
     def forward(self, x: Tensor, noise: Noise, observed: list[str] | None = None) -> Tensor:
         """x (B, 3, H, W) in [0, 1] -> purified images in [0, 1]; differentiable in x, the mask held fixed."""
         captions, m = self._read(self.observe(x, noise) if observed is None else observed, x)
+        z_t, C, k = self._conditioned(x, captions, m, noise)
+        purified = self.denoised(z_t, C, self._size(x), noise, captured=[k], dtype=x.dtype)
+        return self._finished(purified, x, m)
+
+    def path(self, x: Tensor, noise: Noise, observed: list[str] | None = None) -> Iterator[Tensor]:
+        """z_t* and every state after it, decoded and finished as the last one is."""
+        captions, m = self._read(self.observe(x, noise) if observed is None else observed, x)
+        z_t, C, _ = self._conditioned(x, captions, m, noise)
+        for z in (z_t, *states(self.prior, z_t, self.steps, C, DDIM(), noise)):
+            yield self._finished(self._decoded(z, self._size(x), x.dtype), x, m)
+
+    def _conditioned(
+        self, x: Tensor, captions: list[str], m: Tensor, noise: Noise
+    ) -> tuple[Tensor, TextCondition, Tensor]:
+        """z_t*, C beside k, and k."""
         C = self.prior.condition(captions, self.negative_prompt, self.guidance_scale)
         shown = resized(x, self.resize_in)
-        m_in = F.interpolate(m, shown.shape[-2:])
-        k = self._given(shown, m_in, noise)
-        z_t = self._begin(shown, k, noise)
-        size = (self.resize_out, self.resize_out) if self.resize_out else tuple(x.shape[-2:])
-        purified = self.denoised(z_t, C.beside(k), size, noise, captured=[k], dtype=x.dtype)
+        k = self._given(shown, F.interpolate(m, shown.shape[-2:]), noise)
+        return self._begin(shown, k, noise), C.beside(k), k
+
+    def _finished(self, purified: Tensor, x: Tensor, m: Tensor) -> Tensor:
+        """The decoded image with the known region pasted back and shrunk, where that is asked for."""
         if self.paste:
+            size = self._size(x)
             m, known = F.interpolate(m, size), resized(x, size)
             purified = m * purified + (1 - m) * known.clamp(0, 1)
         return shrunk(purified, self.shrink)

@@ -15,7 +15,7 @@ from lgap_bench.prior.latent import LatentPrior, TextCondition
 from lgap_bench.prior.resize import resized
 from lgap_bench.prior.timesteps import Spacing, targets, timesteps
 from lgap_bench.purifier.base import Purifier
-from lgap_bench.purifier.diffusion import Term, add_noise, reverse, transition
+from lgap_bench.purifier.diffusion import Term, add_noise, reverse, states, transition
 from lgap_bench.purifier.guidance import Guidance
 from lgap_bench.purifier.memory import Memory, recomputed
 from lgap_bench.purifier.sampler import DDIM, visited
@@ -92,15 +92,35 @@ class LGAP(Purifier):
 
     def forward(self, x: Tensor, noise: Noise, observed: list[str] | None = None) -> Tensor:
         """x (B, 3, H, W) in [0, 1] -> purified images in [0, 1]; `observed` are given captions."""
+        z_t, C, z_0 = self._begun(x, noise, observed)
+        size = self._size(x)
+        return self.denoised(z_t, C, size, noise, self.terms(z_0, size, noise), [z_0], x.dtype)
+
+    def path(self, x: Tensor, noise: Noise, observed: list[str] | None = None) -> Iterator[Tensor]:
+        """z_t* and every state after it, decoded."""
+        z_t, C, z_0 = self._begun(x, noise, observed)
+        size = self._size(x)
+        yield self._decoded(z_t, size, x.dtype)
+        for z in states(self.prior, z_t, self.steps, C, DDIM(), noise, self.terms(z_0, size, noise)):
+            yield self._decoded(z, size, x.dtype)
+
+    def _begun(self, x: Tensor, noise: Noise, observed: list[str] | None) -> tuple[Tensor, TextCondition, Tensor]:
+        """z_t*, C and z_0 = E(x)."""
         captions = self.observe(x, noise) if observed is None else observed
         C = self.prior.condition(captions, self.negative_prompt, self.guidance_scale)
         to_encode = resized(released_range(x) if self.as_released else x, self.resize_in)
         # Encoded first, so last in the backward pass: with a budget it is computed again, the rest may keep its graph.
         whole = self.memory.gib is None
         z_0 = self.prior.encode(to_encode, noise) if whole else recomputed(self.prior.encode, to_encode, noise)
-        z_t = add_noise(z_0, self.prior.alpha(self.times[0]), noise)
-        size = (self.resize_out, self.resize_out) if self.resize_out else tuple(x.shape[-2:])
-        return self.denoised(z_t, C, size, noise, self.terms(z_0, size, noise), [z_0], x.dtype)
+        return add_noise(z_0, self.prior.alpha(self.times[0]), noise), C, z_0
+
+    def _size(self, x: Tensor) -> tuple[int, ...]:
+        """(height, width) of purified images."""
+        return (self.resize_out, self.resize_out) if self.resize_out else tuple(x.shape[-2:])
+
+    def _decoded(self, z: Tensor, size: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        """A latent as `denoised` hands it on."""
+        return resized(self.prior.decode(z).to(dtype), size).clamp(0, 1)
 
     def denoised(
         self,

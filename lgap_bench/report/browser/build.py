@@ -9,7 +9,7 @@ from typing import Any
 
 from lgap_bench import __version__
 from lgap_bench.record import Record
-from lgap_bench.report.browser import budget, captions
+from lgap_bench.report.browser import along, budget, captions
 from lgap_bench.report.browser.budget import Budgets, budgets
 from lgap_bench.report.browser.cells import Grid, Item, grid, item
 from lgap_bench.report.browser.entries import entries, title
@@ -25,6 +25,7 @@ from lgap_bench.runtime import files
 HERE = Path(__file__).parent
 CLAIMS = ("claim", "verdict", "published", "same_attack", "lowest", "interval", "lowest_by", "on")
 BUDGETS_DRAWN = 6  # figures of accuracy over the budget; their numbers stand in the table of all records
+PATHS_DRAWN = 8  # records, the strongest attacker of every defense first
 LADDERS_DRAWN = 12  # figures of ladders; a table of every one is shown
 
 
@@ -88,7 +89,8 @@ def rendered(found: Sequence[Record], pages: Sequence[Page], heading: str, merge
     climbed = ladders(found, merge)
     everything = Page("records", "All records", tables=all_records.page(found, merge).tables)
     told, planned = captions.page(found), forecasts.page(found)
-    shown, lost = albums([(record, title(record)) for record in _strongest_first(climbed, found)])
+    ordered = [(record, title(record)) for record in _strongest_first(climbed, found)]
+    shown, lost = albums(ordered)
     return _template().render(
         heading=heading,
         version=__version__,
@@ -98,7 +100,7 @@ def rendered(found: Sequence[Record], pages: Sequence[Page], heading: str, merge
         ladders=_ladders(climbed, known),
         bounds=legend([each.table for each in climbed]),
         items=[item(each, known) for each in [*pages, everything] if each.tables],
-        figures=_figures(climbed, budgets(found, merge), pages),
+        figures=_figures(climbed, budgets(found, merge), along.paths(ordered), pages),
         albums=shown,
         albums_left=lost,
         captions=item(told, known) if told else None,
@@ -161,12 +163,18 @@ def _ladders(climbed: Sequence[Ladder], known: set[str]) -> list[Grid]:
     return [grid(table, known) for table in [*several, *([alone(single)] if single else [])]]
 
 
-def _figures(climbed: Sequence[Ladder], over: Sequence[Budgets], pages: Sequence[Page]) -> list[Drawn]:
-    """The ladders' figures, accuracies over the budget, and the items' figures; one that would be too large is left to its file."""
+def _figures(
+    climbed: Sequence[Ladder], over: Sequence[Budgets], paths: Sequence[along.Along], pages: Sequence[Page]
+) -> list[Drawn]:
+    """The ladders' figures, accuracies over the budget, confidence along purifications, and the items' figures.
+
+    One that would be too large is left to its file.
+    """
     from markupsafe import Markup
 
     held = [(f"Attackers of {each.title}, {each.settings}", draw(each)) for each in climbed[:LADDERS_DRAWN]]
     held += [(f"Accuracy over the budget: {each.title}", budget.draw(each)) for each in over[:BUDGETS_DRAWN]]
+    held += [(f"Confidence along the purification: {each.title}", along.draw(each)) for each in paths[:PATHS_DRAWN]]
     held += [
         (f"{page.title} {each.name}".strip(), each.draw()) for page in pages if page.tables for each in page.figures
     ]
