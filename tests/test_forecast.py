@@ -49,7 +49,7 @@ COUNTED = {
     "diffpure, fewer steps": ["purifier=diffpure", "attack=full", "view=surrogate", "attack.steps=2", "attack.draws=2", *STAYS],
     "likelihood, BPDA": ["purifier=likelihood_max", "attack=bpda", "attack.steps=1", "attack.keep=last", *STAYS],
     "several restarts": ["purifier=diffpure", "attack=bpda", "attack.steps=2", "attack.restarts=2", *STAYS],
-    "inpaint, full": ["dataset=scenes", "purifier=inpaint", "attack=full", "attack.steps=1", "attack.draws=1", *STAYS],
+    "inpaint, full": ["dataset=scenes", "purifier=inpaint", "attack=full", "attack.steps=1", "attack.draws=1", "attack.keep=last", *STAYS],
     "nothing attacked": ["purifier=diffpure", "attack=none"],
 }  # fmt: skip
 
