@@ -24,6 +24,7 @@ from lgap_bench.record import Record
 from lgap_bench.report.screen import not_whole, one_screen, rescored
 from lgap_bench.runtime.errors import Refused, is_user_error, one_line_errors
 from lgap_bench.runtime.offline import stay_offline
+from lgap_bench.runtime.signals import lost
 from lgap_bench.sweep import command
 from lgap_bench.sweep.job import Outcome, tracked
 
@@ -35,8 +36,8 @@ def job(cfg: DictConfig) -> Outcome | None:
         try:
             cell(cfg)
         except Exception as error:
-            if is_user_error(error):
-                raise Refused(error) from error
+            if known := lost() or (Refused(error) if is_user_error(error) else None):
+                raise known from error
             raise
         return None
     return tracked(Path(own.sweep.dir), own.job.num, list(own.overrides.task), partial(cell, cfg))
@@ -44,9 +45,7 @@ def job(cfg: DictConfig) -> Outcome | None:
 
 def cell(cfg: DictConfig, *more: Logger) -> tuple[Record | None, str]:
     """Measure a cell and print it, or with `dry=true` only say what it would need; `more` loggers hear of it too.
-
-    Returns its record, whole or waiting for other shards, and what was printed.
-    """
+    Returns its record, whole or waiting for other shards, and what was printed."""
     own = HydraConfig.get()
     if own.job.chdir:
         raise ValueError(CHDIR)

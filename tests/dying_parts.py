@@ -16,7 +16,7 @@ MANY = 4  # images; contracts are asked on fewer
 
 
 class Dies(Purifier):
-    """`how`: exit, leave (os._exit), kill, bug, sleep."""
+    """`how`: exit, leave (os._exit), kill, bug, sleep, swallow (sleeps, and makes another error of a signal)."""
 
     randomized = False
 
@@ -40,4 +40,9 @@ class Dies(Purifier):
             os.kill(os.getpid(), signal.SIGKILL)
         if self.how == "bug":
             raise LookupError("no such thing")
-        time.sleep(600)
+        try:
+            time.sleep(600)
+        except KeyboardInterrupt:
+            if self.how == "swallow":
+                raise RuntimeError("something else went wrong") from None
+            raise

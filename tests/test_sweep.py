@@ -157,6 +157,17 @@ def test_a_signal_ends_a_sweep_in_one_line_and_its_jobs_know_it(name, code, tmp_
 
 
 @pytest.mark.slow
+def test_a_signal_that_becomes_another_error_on_its_way_ends_the_sweep_all_the_same(tmp_path):
+    process = started(*(word.replace("HOW", "swallow") for word in DIES), "seed=0,1", outputs=tmp_path)
+    wait_for(lambda: at_work(tmp_path, 1))
+    time.sleep(3)  # it sleeps by then
+    process.send_signal(signal.SIGTERM)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 143, error
+    assert states(tmp_path) == [INTERRUPTED, WAITING]
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGKILL"])
 def test_no_process_outlives_the_local_launcher(name, tmp_path):
     process = started(*SLEEPS, "seed=0,1", "hydra/launcher=local", "hydra.launcher.jobs=2", outputs=tmp_path)

@@ -15,6 +15,9 @@ LATER = 0.05  # seconds after which a signal that came there is sent again
 WARNINGS = ("SIGUSR1", "SIGUSR2")  # what SLURM's --signal sends before the time is over
 
 
+_raised: list[int] = []  # signals that were raised in this process
+
+
 class Interrupted(KeyboardInterrupt):
     """A signal asked this process to end. No `Exception`, so that no part's `except Exception` can swallow it."""
 
@@ -42,9 +45,20 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
         again.daemon = True
         again.start()
         return
+    _raised.append(number)
     if number == signal.SIGINT:
         raise KeyboardInterrupt
     raise Interrupted(number)
+
+
+def lost() -> KeyboardInterrupt | None:
+    """The signal that was raised here, for whoever meets another exception: code on the way may have made that of it.
+
+    C++ that calls Python does, and so do imports whose every failure is an ImportError.
+    """
+    if not _raised:
+        return None
+    return KeyboardInterrupt() if _raised[-1] == signal.SIGINT else Interrupted(_raised[-1])
 
 
 def _deaf(frame: FrameType | None) -> bool:

@@ -20,6 +20,7 @@ from lgap_bench.logger.pace import Pace
 from lgap_bench.record import Record
 from lgap_bench.runtime.errors import is_user_error, sentence
 from lgap_bench.runtime.requeue import taken_away
+from lgap_bench.runtime.signals import lost
 from lgap_bench.runtime.worker import this_worker
 from lgap_bench.sweep.status import (
     CHECKED,
@@ -131,6 +132,9 @@ def tracked(
             file.status = replace(file.status, lacks=lacks)
             return file.ended(LACKING, str(error))
         except Exception as error:
+            if (signal := lost()) is not None:
+                file.ended(INTERRUPTED, str(signal) or "SIGINT")
+                raise signal from error
             if (word := taken_away(error)) is not None:
                 file.ended(INTERRUPTED, word)
                 raise
