@@ -14,7 +14,7 @@ from lgap_bench.runtime.errors import one_line_errors
 
 def watched(file: str, slow: float) -> None:
     """Chunks say when they begin, and take a while longer than they would."""
-    chunk = loop._chunk
+    chunk = loop.one_chunk
 
     def told(parts: Any, cell: Any, rows: slice, *more: Any) -> Any:
         with open(file, "a") as stream:  # a short line is appended whole
@@ -22,7 +22,7 @@ def watched(file: str, slow: float) -> None:
         time.sleep(slow)
         return chunk(parts, cell, rows, *more)
 
-    loop._chunk = told
+    loop.one_chunk = told
 
 
 if __name__ == "__main__":

@@ -121,13 +121,13 @@ def test_a_shard_without_chunks_ends_well_and_makes_nothing(tmp_path):
 
 
 def test_the_same_call_without_shards_completes_what_they_have_left(whole, tmp_path, monkeypatch):
-    made, chunk = [], loop._chunk
+    made, chunk = [], loop.one_chunk
 
     def counted(parts, cell, rows, device, *more):
         made.append(rows.start // cell.chunk)
         return chunk(parts, cell, rows, device, *more)
 
-    monkeypatch.setattr(loop, "_chunk", counted)
+    monkeypatch.setattr(loop, "one_chunk", counted)
     shard(tmp_path, 1, 3)
     record = run([*CELL, f"outputs={tmp_path}"])
     assert made == [1, 4, 0, 2, 3]
@@ -246,7 +246,7 @@ def test_an_error_of_one_worker_leaves_what_others_are_making(tmp_path, monkeypa
     def fails(*_):
         raise OSError("the attack has lost its file")
 
-    monkeypatch.setattr(loop, "_chunk", fails)
+    monkeypatch.setattr(loop, "one_chunk", fails)
     theirs = lease.take(claim(cell, record, 0), worker=FAR)
     with pytest.raises(OSError, match="lost its file"):
         run([*CELL, f"outputs={tmp_path}"])
