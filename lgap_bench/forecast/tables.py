@@ -46,7 +46,7 @@ def speed(name: str, precision: str) -> Speed:
     known = ", ".join(sorted(each.stem for each in FOLDER.glob("*.json")))
     if not file.is_file():
         raise ValueError(
-            f"rates={name} is no table: use one of {known}, a file of scripts.gpu.networks, or {ASSUMED}40"
+            f"rates={name} is no table: use {known and f'one of {known}, '}a file of scripts.gpu.networks, or {ASSUMED}40"
         )
     try:
         rows = [row for row in json.loads(file.read_text())["rows"] if not row.get("out_of_memory")]
