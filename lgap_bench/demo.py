@@ -5,17 +5,20 @@ from __future__ import annotations
 import io
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
+from typing import Any
 
 from lgap_bench.record import Record
-from lgap_bench.report.page import Page, Table, shown
+from lgap_bench.report.page import Figure, Page, Table, shown
 from lgap_bench.run import app
 from lgap_bench.runtime.files import writable
 from lgap_bench.runtime.words import Parser
 from lgap_bench.sweep import command
 
 N = 64
+TITLE = "LGAP against ever better attackers"
 # The cells are experiments like any other: conf/experiment/demo/*.yaml. Here only their order and their names.
 ROWS = {
     "undefended": "undefended",
@@ -37,22 +40,19 @@ def main() -> None:
     outputs: Path = parser.given().outputs
     began = time.monotonic()
 
+    from lgap_bench.report import figure
     from lgap_bench.report.browser.build import write_page
-    from lgap_bench.report.grid import draw_grids
-    from lgap_bench.report.pages.all import COLUMNS
-    from lgap_bench.report.rows import merge
     from lgap_bench.report.write import text, write_csv
 
     writable(outputs, "--outputs")
     found = measured(outputs)
-    rows = [merge([found[name]], title) for name, title in ROWS.items()]
-    folder = outputs / "demo"
-    page = Page("table", "", tables=[Table(COLUMNS, rows)])
-    write_csv(page, folder / "table.csv")
-    print(text(page))
-    picture = draw_grids([(found[name], "") for name in PICTURED], found[PICTURED[0]].classes(), folder / "grid.png")
-    print("\n" + "\n".join(lesson({row["row"]: row for row in rows})))
-    shown = write_page(list(found.values()), folder / "report.html", heading="LGAP against ever better attackers")
+    folder, demo = outputs / "demo", page(found)
+    (table,), (grid,) = demo.tables, demo.figures
+    write_csv(demo, folder / "table.csv")
+    print(text(demo))
+    picture = figure.save(grid.draw(), folder / "grid.png")
+    print("\n" + "\n".join(lesson({row["row"]: row for row in table.rows})))
+    shown = write_page(list(found.values()), folder / "report.html", heading=TITLE)
     print(f"\n{folder / 'table.csv'}  {picture}  {shown}  {time.monotonic() - began:.1f} s")
 
 
@@ -71,7 +71,29 @@ def measured(outputs: Path) -> dict[str, Record]:
     return found
 
 
-def lesson(rows: dict[str, dict[str, float]]) -> list[str]:
+def kept(found: Sequence[Record]) -> dict[str, Record]:
+    """The demo's cells among records, by name; one that is missing is left out."""
+    from lgap_bench.report.rows import requested_by
+
+    asked = [each for each in found if (each.identity()["n"], each.identity()["seed"]) == (N, 0)]
+    own = {name: [each for each in asked if requested_by(each, f"demo/{name}", None)] for name in ROWS}
+    return {name: held[0] for name, held in own.items() if held}
+
+
+def page(found: Mapping[str, Record]) -> Page:
+    """The demo's table and picture from its cells."""
+    from lgap_bench.report.grid import grids
+    from lgap_bench.report.pages.all import COLUMNS
+    from lgap_bench.report.rows import interval, merge, settings_line
+
+    rows = [merge([found[name]], title) for name, title in ROWS.items()]
+    rows = [{**row, "interval": interval(row)} for row in rows]
+    pictured = [(found[name], "") for name in PICTURED]
+    grid = Figure(lambda: grids(pictured, found[PICTURED[0]].classes()))
+    return Page("demo", TITLE, settings_line(rows), [Table(COLUMNS, rows)], figures=[grid])
+
+
+def lesson(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """What the table shows, in two lines, from its numbers."""
     bpda, full = rows["LGAP, BPDA"], rows["LGAP, exact gradient"]
     blur, blind = rows["downsample, blind"], rows["LGAP, blind"]

@@ -32,8 +32,9 @@ def screen(page: str) -> str:
 
 
 def prose(text: str) -> str:
-    """The text without code blocks, tables and headings."""
-    kept = [line for line in FENCED.sub("", text).splitlines() if not line.startswith(("    ", "|", "#", "!["))]
+    """The text without code blocks, tables, headings and what is no part of the page as it is read."""
+    read = re.sub(r"<!--.*?-->", "", FENCED.sub("", text), flags=re.DOTALL)
+    kept = [line for line in read.splitlines() if not line.startswith(("    ", "|", "#", "!["))]
     return "\n".join(kept)
 
 

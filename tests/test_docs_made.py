@@ -7,6 +7,7 @@ import json
 import pytest
 from test_paper_tables import ALL, HALF, N, record
 
+from lgap_bench import demo
 from lgap_bench.report.page import AtMost, Empty, Invalid, Page, Quantity, Table
 from scripts.docs import blocks, figures, kept, prose
 from scripts.docs.gather import gather
@@ -91,6 +92,21 @@ def test_records_are_gathered_as_the_report_shows_them(tmp_path):
     assert found[0].read_bytes() == gather(tmp_path, ["lgap/1"], "7cf6d3d", tmp_path / "again")[0].read_bytes()
 
 
+def test_the_demos_table_is_gathered_where_all_its_cells_were_measured(tmp_path):
+    outputs, names = tmp_path / "out", list(demo.ROWS)
+    for place, name in enumerate(names):
+        record(outputs, f"attack{place}", HALF, [0.5] * N, 0, f"demo/{name}", [f"experiment=demo/{name}"])
+        if name != names[-1]:
+            with pytest.raises(ValueError, match="no item that docs/ shows"):
+                gather(outputs, ["demo"], "7cf6d3d", tmp_path / "kept")
+    gather(outputs, ["demo"], "7cf6d3d", tmp_path / "kept")
+    held = kept.read("demo", tmp_path / "kept")
+    assert [row["row"] for row in held.page.tables[0].rows] == list(demo.ROWS.values())
+    for row in held.page.tables[0].rows:
+        assert (row["robust"], row["interval"]) == (50, f"{row['robust_low']:.1f}-{row['robust_high']:.1f}")
+    assert held.made.command == "make demo"
+
+
 def test_a_kept_record_that_was_edited_is_refused_in_one_line(tmp_path):
     record(tmp_path, "pgd", ALL, [0] * N, 0, "lgap/table1/lgap", ["experiment=lgap/table1/lgap"])
     (file,) = gather(tmp_path, ["lgap/1"], "7cf6d3d", tmp_path)
@@ -134,8 +150,9 @@ def test_a_number_in_a_sentence_that_no_record_supports_is_found(tmp_path):
     record(tmp_path, "pgd", HALF, [0.5] * N, 0, "lgap/table1/lgap", ["experiment=lgap/table1/lgap"])
     gather(tmp_path, ["lgap/1"], "7cf6d3d", tmp_path)
     mark = "<!-- numbers: lgap-1-digits -->"
-    text = f"1. PGD leaves 50.0 %, not\n   51.0, at 8/255, version 0.1.2. {mark}\n2. Another says 12.3.\n\nA third: 100.0 of 7.5 {mark}\n"
-    assert [each[-4:] for each in prose.unsupported(text, lambda name: kept.read(name, tmp_path))] == ["51.0", " 7.5"]
+    text = f"1. PGD leaves 50.0 %, not\n   51.0, at 8/255, version 0.1.2. {mark}\n2. Another says 12.3.\n\nA third: 100.0 of 7.5 {mark}\n\n50 % or 49 %, of 7 images {mark}\n"
+    found = prose.unsupported(text, lambda name: kept.read(name, tmp_path))
+    assert [each[-4:].strip() for each in found] == ["51.0", "7.5", "r 49"]
 
 
 def test_a_typed_block_says_so_and_waits_for_its_records():

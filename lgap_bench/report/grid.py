@@ -29,12 +29,7 @@ class Line(NamedTuple):
 
 def draw_grid(record: Record, classes: Sequence[str]) -> Path:
     """Write grid.png into the record: four rows, one column per kept image; returns its path."""
-    return draw_grids([(record, "")], classes, record.folder / "grid.png")
-
-
-def draw_grids(records: Sequence[Titled], classes: Sequence[str], out: Path, columns: int = 8) -> Path:
-    """Write several records' grids as one picture; returns its path."""
-    return figure.save(grids(records, classes, columns), out)
+    return figure.save(grids([(record, "")], classes), record.folder / "grid.png")
 
 
 def grids(records: Sequence[Titled], classes: Sequence[str], columns: int = 8) -> Any:

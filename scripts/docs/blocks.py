@@ -3,7 +3,7 @@
     <!-- made: lgap-1-digits without=view columns=row,robust,interval png=lgap_1.png tables=0,1 notes=no -->
 
 `columns` picks columns and their order, `without` leaves some out, `tables` picks some of a page's tables, `png` sets the
-page's figure below them. All are optional.
+page's figure below them, `notes=no` leaves out what is said around them: settings, legend, notes. All are optional.
 """
 
 from __future__ import annotations
@@ -25,7 +25,14 @@ PENDING = "*Typed: no record of it was gathered yet.*"  # a block says so until 
 MARKER = re.compile(r"^<!-- /?made\b", re.MULTILINE)  # at the start of a line: a sentence may speak of markers
 OPTIONS = ("columns", "without", "tables", "png", "notes")
 UNREAD = ("to_run", "differs")  # columns that a page shows only where they tell rows apart, or not at all
-HEADINGS = {"row": "", "interval": "95 % interval", "any_of_k": "any of K", "natural_any_of_k": "clean, any of K"}
+HEADINGS = {
+    "row": "",
+    "caption_label_clean": "caption names it: clean",
+    "caption_label_attacked": "attacked",
+    "interval": "95 % interval",
+    "any_of_k": "any of K",
+    "natural_any_of_k": "clean, any of K",
+}
 
 
 @dataclass(frozen=True)
@@ -90,17 +97,15 @@ def pending(text: str) -> set[str]:
 def body(own: Block, kept: Kept) -> str:
     """What stands between the markers."""
     page = kept.page
+    picture = f"![{page.title}]({own.options['png']})" if "png" in own.options else ""
     chosen = [int(each) for each in own.listed("tables")] or range(len(page.tables))
-    parts = [page.settings]
+    parts, told = [], own.options.get("notes") != "no"
+    parts += [page.settings] if told else []
     shown = [_table(page.tables[place], own) for place in chosen]
     for table in shown:
         parts += [f"**{table.caption}**" if table.caption else "", _markdown(table)]
-    parts.append(legend(shown))
-    if own.options.get("notes") != "no":
-        parts.append("\n".join(f"- {note}" for note in page.notes))
-    if "png" in own.options:
-        parts.append(f"![{page.title}]({own.options['png']})")
-    return "\n\n".join(part for part in [*parts, str(kept.made)] if part)
+    parts += [legend(shown), "\n".join(f"- {note}" for note in page.notes)] if told else []
+    return "\n\n".join(part for part in [*parts, picture, str(kept.made)] if part)
 
 
 def _table(table: Table, own: Block) -> Table:

@@ -28,7 +28,8 @@ def pictured() -> Iterator[tuple[str, Path]]:
 
 def draw(kept: Kept) -> Any:
     """The figure of kept rows; None where it needs pictures, which are not kept."""
-    table, rows = paper.load(kept.item), kept.page.tables[0].rows if kept.page.tables else []
+    table = paper.load(kept.item) if kept.item in paper.known() else {}
+    rows = kept.page.tables[0].rows if kept.page.tables else []
     kinds = {"bars": partial(_bars, table, rows), "curve": partial(_curve, table, rows), "sweep": partial(language.draw, rows)}  # fmt: skip
     return next((drawn() for kind, drawn in kinds.items() if kind in table), None)
 

@@ -1,4 +1,4 @@
-"""Records of an outputs folder -> docs/records/: every measured item of the papers, as its pages show it."""
+"""Records of an outputs folder -> docs/records/: every measured item of the papers, and the demo, as its pages show it."""
 
 from __future__ import annotations
 
@@ -7,14 +7,17 @@ from collections.abc import Collection, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from lgap_bench import demo
 from lgap_bench.record import Record
 from lgap_bench.report.command import item
 from lgap_bench.report.html import records_of
 from lgap_bench.report.page import Page, Unmeasured
 from lgap_bench.report.pages import all as all_records
 from lgap_bench.report.pages import paper
-from lgap_bench.report.rows import Merger
+from lgap_bench.report.rows import Merge, Merger
 from scripts.docs import figures, kept
+
+DEMO = "demo"  # the one item that is no paper's
 
 
 def gather(
@@ -31,16 +34,11 @@ def gather(
     found, shared = all_records.finished(outputs), Merger()
     commit = commit or _checked_out()
     written = []
-    for name in names or paper.known():
-        own = records_of(paper.load(name), found)
-        pages: list[Page] = []
-        with suppress(Unmeasured):  # nothing of it is there: it is left as it was gathered before
-            pages = [
-                page
-                for page in item(name, outputs, None, shared)
-                if page.measured and (shown is None or page.name in shown)
-            ]
+    for name in names or [DEMO, *paper.known()]:
+        pages, own = _of_demo(found) if name == DEMO else _of_paper(name, outputs, found, shared)
         for page in pages:
+            if shown is not None and page.name not in shown:
+                continue
             held = _behind(page, own)
             written.append(
                 kept.write(name, page, _made(name, held, commit), [each.folder.name for each in held], folder)
@@ -54,6 +52,20 @@ def gather(
     return written
 
 
+def _of_paper(name: str, outputs: Path, found: Sequence[Record], shared: Merge) -> tuple[list[Page], list[Record]]:
+    """The measured pages of an item, and the records of its experiments."""
+    own = records_of(paper.load(name), found)
+    with suppress(Unmeasured):
+        return [page for page in item(name, outputs, None, shared) if page.measured], own
+    return [], own  # nothing of it is there: it is left as it was gathered before
+
+
+def _of_demo(found: Sequence[Record]) -> tuple[list[Page], list[Record]]:
+    """The demo's page where all of its cells were measured."""
+    own = demo.kept(found)
+    return [demo.page(own)] if len(own) == len(demo.ROWS) else [], list(own.values())
+
+
 def _behind(page: Page, own: Sequence[Record]) -> list[Record]:
     """The records that stand in the page's rows; where none does, as for a grid of pictures, all of its item."""
     rows = [row for table in page.tables for row in table.rows]
@@ -63,6 +75,8 @@ def _behind(page: Page, own: Sequence[Record]) -> list[Record]:
 
 def _made(name: str, held: Sequence[Record], commit: str) -> kept.Made:
     date = max((str(record.run().get("finished", ""))[:10] for record in held), default="")
+    if name == DEMO:
+        return kept.Made(date, commit, "make demo")
     datasets = sorted({record.summary()["dataset_name"] for record in held})
     slow = any("/slow/" in each["experiment"] for record in held for each in record.requests())
     measured = name.split("/")[0] if "claims" in paper.load(name) else name  # claims are of all of a paper's items

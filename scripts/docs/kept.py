@@ -19,7 +19,9 @@ FOLDER = Path(__file__).parents[2] / "docs" / "records"
 DIGITS = 4  # decimals that are kept of a number
 MARKS: dict[str, type[float]] = {"at_most": AtMost, "at_least": AtLeast, "invalid": Invalid}
 ENDS = ("_low", "_high")  # of the numbers that a table's columns hold
-FACTS = ("records", "verdict", "eps", "norm", "n", "seeds", "dataset", "experiment")  # kept of a row beside its columns
+FACTS = (  # kept of a row beside its columns
+    "records", "interval", "verdict", "eps", "norm", "n", "seeds", "dataset", "experiment",
+)  # fmt: skip
 DASHED = "-"  # key of a row most of whose empty cells are blank: those that say `-`
 
 

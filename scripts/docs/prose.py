@@ -1,18 +1,19 @@
-"""Numbers in sentences: a paragraph or list item that ends in `<!-- numbers: lgap-1-digits,lgap-3-digits -->` may say no
-number with one decimal that stands in none of these pages' records. Not asked while one of them is still to be gathered.
+"""Numbers in sentences: a paragraph or list item that ends in `<!-- numbers: lgap-1-digits,lgap-3-digits -->` may say no number
+with one decimal, and no whole percent, that stands in none of these pages' records. Not asked while one of them is to be gathered.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from math import ceil, floor
 
 from scripts.docs.blocks import pages, pending
 from scripts.docs.kept import Kept, read
 
 MARK = re.compile(r"<!-- numbers: (?P<names>[\w,-]+) -->")
 CHUNK = re.compile(r"\n\s*\n|\n(?=\s*(?:[-*]|\d+\.) )|\n(?=\|)")  # paragraphs, list items, rows
-NUMBER = re.compile(r"(?<![\w./-])\d{1,3}\.\d(?![\d/]|\.\d)")
+NUMBER = re.compile(r"(?<![\w./-])\d{1,3}\.\d(?![\d/]|\.\d)|(?<![\w./–-])\d{1,3}(?=\s%)")
 
 
 def unsupported(text: str, find: Callable[[str], Kept] = read) -> list[str]:
@@ -34,5 +35,11 @@ def numbers(held: Sequence[Kept]) -> set[str]:
     """All numbers of some pages' rows as a reader sees them."""
     rows = [row for kept in held for table in kept.page.tables for row in table.rows]
     values = [value for row in rows for value in row.values()]
-    told = {each for value in values if isinstance(value, str) for each in re.findall(r"\d+\.\d\b", value)}
-    return told | {f"{float(value):.1f}" for value in values if isinstance(value, float)}
+    told = {
+        each for value in values if isinstance(value, str) for each in re.findall(r"\d+\.\d\b|(?<=[<>] )\d+", value)
+    }
+    known = [float(value) for value in values if isinstance(value, float)] + [float(each) for each in told]
+    whole = {
+        str(rounded) for value in known for rounded in (floor(value + 0.5), ceil(value - 0.5))
+    }  # a half, either way
+    return told | whole | {f"{value:.1f}" for value in known}
