@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
+from collections import defaultdict
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -80,8 +82,23 @@ def _made(name: str, held: Sequence[Record], commit: str) -> kept.Made:
     datasets = sorted({record.summary()["dataset_name"] for record in held})
     slow = any("/slow/" in each["experiment"] for record in held for each in record.requests())
     measured = name.split("/")[0] if "claims" in paper.load(name) else name  # claims are of all of a paper's items
-    words = ["lgap-bench tables", measured, *([f"dataset={datasets[0]}"] if len(datasets) == 1 else [])]
+    words = ["lgap-bench tables", measured, *([f"dataset={datasets[0]}"] if len(datasets) == 1 else []), *_asked(held)]
     return kept.Made(date, commit, " ".join([*words, *(["slow=true"] if slow else [])]))
+
+
+def _asked(held: Sequence[Record]) -> list[str]:
+    """The words that all records were asked for with, beside those of their experiments: `n=200`, `seed=0,1,2`."""
+    asked = [{word for each in record.requests() for word in each["overrides"]} for record in held]
+    shared = set.intersection(*asked) if asked else set()
+    seeds: dict[str, set[int]] = defaultdict(set)  # of each cell, told by all else that it is
+    for record in held:
+        seeds[json.dumps({**record.identity(), "seed": None}, sort_keys=True)].add(record.identity()["seed"])
+    found = {tuple(sorted(each)) for each in seeds.values()}
+    alike = sorted(found.pop()) if len(found) == 1 else [0]
+    return [
+        *sorted(word for word in shared if word.startswith("n=")),
+        *([f"seed={','.join(map(str, alike))}"] if alike != [0] else []),
+    ]
 
 
 def _checked_out() -> str:

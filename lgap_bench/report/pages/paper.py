@@ -31,7 +31,7 @@ COLUMNS = (
     "paper_natural_precision", "paper_precision", *several.COLUMNS[:4], "paper_success", *several.COLUMNS[4:], "mean_l2",
     "attack", "view", *BUDGET, "n", "seeds", "differs", "to_run",
 )  # fmt: skip
-ALWAYS = ("row", "paper_robust", "robust")  # shown even where empty; of images with several labels the first alone
+ALWAYS = ("row", "paper_robust", "robust")  # shown even where empty; where nothing robust is published the first alone
 EXPORTED = (
     *COLUMNS[:5], "robust_low", "robust_high", "natural_low", "natural_high", *COLUMNS[6:-1], "state", "to_run", "dataset", "purifier", "classifier", "captioner", "train", "finetune", "architecture", "paper_architecture",
     "reasons", "score_draws", "caption_label_clean", "caption_label_attacked", "as_published", "failed", "status",
@@ -77,7 +77,10 @@ def pages(name: str, table: Mapping[str, Any], outputs: Path, dataset: str | Non
                 f"{name.replace('/', '-')}-{which.replace(' ', '-')}",
                 table["title"],
                 settings_line(rows) or NOTHING + (f" on {which}" if which != NOTHING else ""),
-                [Table(_columns(rows), [_shown(row) for row in rows]), *_differences(table, rows)],
+                [
+                    Table(_columns(rows, table.get("also", ())), [_shown(row) for row in rows]),
+                    *_differences(table, rows),
+                ],
                 [Table(EXPORTED, rows)],
                 figures=[Figure(partial(bars, rows, table["bars"]))] if measured and "bars" in table else [],
                 notes=notes,
@@ -87,11 +90,13 @@ def pages(name: str, table: Mapping[str, Any], outputs: Path, dataset: str | Non
     return found
 
 
-def _columns(rows: Rows) -> list[str]:
-    """The columns that say anything; a budget that all measured rows share stands above the table."""
-    always = ALWAYS if not any("map" in row for row in rows) else ALWAYS[:1]
+def _columns(rows: Rows, also: Sequence[str] = ()) -> list[str]:
+    """The columns that say anything, those that a table asks for `also` among them; a budget that all measured rows share stands above the table."""
+    always = ALWAYS if any(row.get("paper_robust") for row in rows) else ALWAYS[:1]
     shared = [key for key in BUDGET if len({row.get(key) for row in rows if row.get("records")}) < 2]
-    told = [column for column in COLUMNS if column in always or any(row.get(column) is not None for row in rows)]
+    place = COLUMNS.index("attack")
+    known = (*COLUMNS[:place], *also, *COLUMNS[place:])
+    told = [column for column in known if column in always or any(row.get(column) is not None for row in rows)]
     return [column for column in told if column not in shared]
 
 
