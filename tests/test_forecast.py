@@ -18,7 +18,7 @@ from lgap_bench.cell.prepare import prepare
 from lgap_bench.evaluation.loop import one_chunk
 from lgap_bench.forecast import hollow
 from lgap_bench.forecast.asked import kinds_of, networks_per_image
-from lgap_bench.forecast.cost import forecast, read
+from lgap_bench.forecast.cost import Forecast, forecast, read, unnamed
 from lgap_bench.forecast.count import work
 from lgap_bench.forecast.held import most_held
 from lgap_bench.forecast.networks import watched
@@ -28,6 +28,7 @@ from lgap_bench.forecast.tables import precision_of, speed
 from lgap_bench.logger.base import SILENT
 from lgap_bench.measure import run_cell
 from lgap_bench.runtime.device import CPU
+from lgap_bench.sweep.plan import plans
 from lgap_bench.sweep.planned import duration, page
 
 FEW = ["n=8", "chunk=4", "score_draws=2", "threads=1"]
@@ -147,6 +148,22 @@ def test_rates_are_measured_once_for_all_cells_of_a_defense(tmp_path: Path) -> N
     assert forecast(cell, CPU).seconds == first.seconds
     assert [file.stat().st_mtime_ns for file in files] == stamps
     assert len(files) == 2
+
+
+def test_two_rows_of_one_record_are_looked_at_and_counted_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    more = [*FEW, f"outputs={tmp_path}"]
+    every = [["experiment=demo/undefended", *more], ["purifier=none", "attack=pgd", *more]]
+    first, second = plans(every)
+    assert isinstance(first, Forecast)
+    assert isinstance(second, Forecast)
+    assert (first.id, first.seconds) == (second.id, second.seconds)
+    *rows, total = page([first, second], "both").tables[0].rows
+    assert [row["there"] for row in rows] == [None, "with demo/undefended"]
+    assert (total["images"], total["time"]) == (first.images, rows[0]["time"])
+    monkeypatch.setattr("lgap_bench.sweep.plan.forecast", None)  # neither looks again
+    assert list(plans(every)) == [first, second]
+    for name in ("coup/table1/coup_apgd", "coup/figure2b/coup_wrn_28_10"):  # of models that are not here
+        assert unnamed(paper(f"experiment={name}")).same == unnamed(paper("experiment=coup/table1/coup_apgd")).same
 
 
 def test_more_images_cost_in_proportion_and_512_are_told_beside(tmp_path: Path) -> None:

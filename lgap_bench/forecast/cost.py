@@ -33,6 +33,7 @@ class Forecast:
     Attributes:
         id: of its record; empty where models that it is made of are not here.
         cell: its experiment, or what it is in words.
+        same: alike for cells that make one record, whatever they are called: its id, or of a cell without one its settings' hash.
         images, chunks, there: how many, and how many chunks a record has already.
         seconds: of all its chunks, on one device. `unbroken`: if no image left the attack early.
         few_seconds: the same for 512 images, where there are more.
@@ -63,6 +64,7 @@ class Forecast:
     trained: Sequence[Training] = ()
     rates: str = "measured here"
     pilot: int = 0
+    same: str = ""
 
     def measured(self, run: Mapping[str, Any]) -> Forecast:
         """Of a record that is there: what it did cost, by its run.json."""
@@ -126,14 +128,15 @@ def named(cell: Cell, device: Device) -> Forecast:
     name = record_id(identity(cell, device.kind))
     record = Record(cell.outputs / "records" / name)
     left = record.missing(cell.chunks, images=cell.keep_images) if not record.complete else {}
-    return replace(unnamed(cell), id=name, there=cell.chunks - sum(map(len, left.values())))
+    return replace(unnamed(cell), id=name, same=name, there=cell.chunks - sum(map(len, left.values())))
 
 
 def unnamed(cell: Cell) -> Forecast:
     """The same where the models that name a record are not here."""
     names = cell.names
     told = names.experiment or f"{names.purifier} on {names.dataset}, {names.attack}"
-    return Forecast("", told, cell.n, cell.chunks, 0, None, None, None, 0.0, 0.0, disk_mib=_disk(cell))
+    same = content_id({key: value for key, value in cell.plain().items() if not key.endswith("_name")})
+    return Forecast("", told, cell.n, cell.chunks, 0, None, None, None, 0.0, 0.0, disk_mib=_disk(cell), same=same)
 
 
 def _tried(cell: Cell, device: Device, parts: Any, seconds: Callable[[Work], float]) -> tuple[float, int]:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from lgap_bench.cell.check import check, require_files
 from lgap_bench.cell.compose import resolved
 from lgap_bench.cell.config import Cell
 from lgap_bench.cell.form import check_overrides, with_home
 from lgap_bench.cell.needs import missing
-from lgap_bench.forecast.cost import Forecast, forecast, named, unnamed
+from lgap_bench.forecast.cost import Forecast, forecast, named, read, unnamed
 from lgap_bench.forecast.foreseen import foreseen
 from lgap_bench.forecast.tables import precision_of, speed
 from lgap_bench.record import Record
@@ -57,7 +57,8 @@ def plans(every: Sequence[list[str]], rates: str | None = None) -> Iterator[Fore
 
     `rates`: a table of another device, or None for this one.
     """
-    met: set[str] = set()  # two rows may ask for one record, and all shards of a cell do
+    met: set[str] = set()  # all shards of a cell are one
+    made: dict[str, Forecast] = {}  # by record: rows that ask for the same one cost it once
     for number, words in enumerate(every):
         cell = resolved(words)
         if (name := content_id(cell.plain())) in met:
@@ -65,19 +66,22 @@ def plans(every: Sequence[list[str]], rates: str | None = None) -> Iterator[Fore
         met.add(name)
         try:
             check(cell)
-            yield _planned(cell, f"{number + 1}/{len(every)}", rates)
+            yield _planned(cell, f"{number + 1}/{len(every)}", rates, made)
         except Exception as error:
             if not is_user_error(error):
                 raise
             yield Refused(" ".join(words), str(error))
 
 
-def _planned(cell: Cell, place: str, rates: str | None) -> Forecast:
+def _planned(cell: Cell, place: str, rates: str | None, made: dict[str, Forecast]) -> Forecast:
     device, lacks = find_device(cell.device), missing(cell)
     known = unnamed(cell) if lacks else named(cell, device)
     record = Record(cell.outputs / "records" / known.id)
     if known.id and record.complete:
         return known.measured(record.run())
+    if held := made.get(known.same) or (None if rates or not known.id else _kept(cell, known)):
+        made[known.same] = held
+        return replace(held, cell=known.cell, there=known.there)
     configure(cell.tf32, cell.threads or (1 if device.torch == "cpu" else None), device)
     began = time.monotonic()
     if rates is not None or lacks:
@@ -88,9 +92,16 @@ def _planned(cell: Cell, place: str, rates: str | None) -> Forecast:
         require_files(cell)
         found = forecast(cell, device)
         forecasts.keep(cell.outputs, found.id, asdict(found))
+    made[known.same] = found
     print(
         f"{place} {found.cell}: {duration(found.seconds) or 'no rates'} (looked for {time.monotonic() - began:.0f} s)",
         file=sys.stderr,
         flush=True,
     )
     return found
+
+
+def _kept(cell: Cell, known: Forecast) -> Forecast | None:
+    """What was forecast of a record before."""
+    held = forecasts.kept(cell.outputs, known.id)
+    return None if held is None else replace(read(held), same=known.same)

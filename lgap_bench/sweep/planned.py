@@ -25,11 +25,22 @@ def page(found: Sequence[Any], words: str) -> Page:
     """The page of forecasts; cells without one are named with the reason below."""
     known = [each for each in found if isinstance(each, Forecast)]
     refused = [each for each in found if not isinstance(each, Forecast)]
-    tables = [Table(COLUMNS, [*map(_row, known), _sum(known)], f"{len(known)} {_cells(len(known))}")]
+    tables = [Table(COLUMNS, [*_rows(known), _sum(known)], f"{len(known)} {_cells(len(known))}")]
     tables += _networks(known) + _trained(known)
-    columns = [name for name in COLUMNS if name == "cell" or any(_row(each).get(name) is not None for each in known)]
+    columns = [name for name in COLUMNS if name == "cell" or any(row.get(name) is not None for row in tables[0].rows)]
     tables[0] = replace(tables[0], columns=columns)
     return Page("plan", f"what it costs: {words}", tables=tables, notes=[*_notes(known), *_reasons(refused)])
+
+
+def _rows(known: Sequence[Forecast]) -> list[dict[str, Any]]:
+    """A row per cell; one whose record an earlier row makes says so."""
+    first: dict[str, str] = {}
+    rows = []
+    for each in known:
+        other = first.setdefault(each.same, each.cell)
+        left = other != each.cell and each.there < each.chunks
+        rows.append(_row(each) | ({"there": f"with {other}"} if left else {}))
+    return rows
 
 
 def _row(each: Forecast) -> dict[str, Any]:
@@ -51,8 +62,8 @@ def _row(each: Forecast) -> dict[str, Any]:
 
 
 def _sum(known: Sequence[Forecast]) -> dict[str, Any]:
-    """Of what is not recorded: the time of one device, the largest memory, the disk of all."""
-    left = [each for each in known if each.there < each.chunks]
+    """Of what is not recorded, each record once: the time of one device, the largest memory, the disk of all."""
+    left = list({each.same: each for each in known if each.there < each.chunks}.values())
     trained = {stage.id: stage.seconds or 0.0 for each in left for stage in each.trained}
     few = [each.few_seconds if each.few_seconds is not None else each.left for each in left]
     return {
@@ -145,7 +156,7 @@ def _before(cell: Cell) -> Forecast | None:
     if record.complete:
         return known.measured(record.run())
     held = forecasts.kept(cell.outputs, known.id)
-    return None if held is None else replace(read(held), there=known.there)
+    return None if held is None else replace(read(held), there=known.there, same=known.same)
 
 
 def duration(seconds: float | None) -> str | None:
