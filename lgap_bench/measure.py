@@ -25,7 +25,7 @@ from lgap_bench.evaluation.share import nobody_at
 from lgap_bench.logger.base import SILENT, Loggers
 from lgap_bench.record import Record
 from lgap_bench.report.grid import draw_grid
-from lgap_bench.runtime import lease
+from lgap_bench.runtime import lease, peak
 from lgap_bench.runtime.device import Device, configure, find_device
 from lgap_bench.runtime.files import writable
 
@@ -105,6 +105,7 @@ def measure(
     if not alone and (earlier := made_by_other_code(cell.outputs, identified)) is not None:
         loggers.phase(f"{cell.title}: its code has changed since record {earlier}, measured anew")
     try:
+        peak.restart(device)
         parts = build(cell, device, loggers, live)
         cell = cell.with_rows(parts.view.max_rows)  # what max_rows=auto found
         with _alone(cell, record):

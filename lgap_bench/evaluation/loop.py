@@ -24,7 +24,8 @@ from lgap_bench.evaluation.share import shared
 from lgap_bench.logger.base import SILENT, Done, Loggers
 from lgap_bench.noise import streams
 from lgap_bench.record import PICTURES, Chunk, Record
-from lgap_bench.runtime.device import Device, peak_memory
+from lgap_bench.runtime.device import Device
+from lgap_bench.runtime.peak import peak
 
 SCORED = 5  # steps after the attack: clean images, attacked ones, their damage, the gradient, the rest
 
@@ -51,7 +52,7 @@ def evaluate(parts: Parts, cell: Cell, record: Record, device: Device, loggers: 
         chunk["seconds"] = np.asarray(round(time.monotonic() - at + journal.answered, 3))
         # On a machine that others use too the clock runs faster than the work.
         chunk["processor_seconds"] = np.asarray(round(time.process_time() - worked + journal.answered, 3))
-        return {**chunk, "peak_memory_mib": np.asarray(round(peak_memory(device), 1))}
+        return {**chunk, "peak_memory_mib": np.asarray(round(peak(device), 1))}
 
     for index, chunk, new in shared(cell, record, lambda index: found(parts, cell, record, index), make):
         chunks[index] = chunk

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 from lgap_bench.cell.config import Cell
@@ -17,7 +15,8 @@ from lgap_bench.forecast.asked import asked_per_image, kinds_of, networks_per_im
 from lgap_bench.forecast.tally import Work
 from lgap_bench.forecast.training import Training
 from lgap_bench.record import Record
-from lgap_bench.runtime.device import Device
+from lgap_bench.runtime import peak
+from lgap_bench.runtime.device import CPU, Device
 from lgap_bench.runtime.files import content_id, write_json
 
 PILOT, TENTH = 8, 10  # images of a pilot at most, and the part of the cell's that they are at most
@@ -98,6 +97,8 @@ def forecast(cell: Cell, device: Device) -> Forecast:
     from lgap_bench.forecast.training import left_to_train, training_kinds, trainings
 
     parts = untrained(cell, device)
+    peak.let_go()  # of cells before this one
+    process = peak.held(CPU)
     whole = work(parts, cell)
     kinds = kinds_of(whole, cell)
     stages = left_to_train(cell, device)
@@ -117,7 +118,7 @@ def forecast(cell: Cell, device: Device) -> Forecast:
         gradients=gradients,
         passes=passes,
         networks=networks_per_image(whole, {kind: rate.networks for kind, rate in rates.items()}, cell),
-        memory_mib=_memory(parts, kinds, rates, device),
+        memory_mib=_memory(parts, kinds, rates, device, process),
         trained=trainings(cell, stages, {kind: rates[kind].row for kind in more}),
         pilot=images,
     )
@@ -163,20 +164,12 @@ def _tried(cell: Cell, device: Device, parts: Any, seconds: Callable[[Work], flo
     return factor, images
 
 
-def _memory(parts: Any, kinds: Mapping[Any, int], rates: Mapping[Any, Any], device: Device) -> float:
-    """MiB: the weights, what the dearest pass holds, and on a CPU the process as it is without them."""
-    weights = sum(each.numel() * each.element_size() for each in parts.defense.parameters()) / 2**20
+def _memory(parts: Any, kinds: Mapping[Any, int], rates: Mapping[Any, Any], device: Device, process: float) -> float:
+    """MiB: what the dearest pass holds, and the weights; on a CPU these are in the `process` as it is before any pass."""
     held = max((rates[kind].mib * rows for kind, rows in kinds.items()), default=0.0)
-    return weights + held + (0.0 if device.torch.startswith("cuda") else max(_process() - weights, 0.0))
-
-
-def _process() -> float:
-    """MiB of this process; 0 where the system does not say."""
-    try:
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-    except (OSError, ValueError, IndexError):
-        return 0.0
-    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+    if not device.torch.startswith("cuda"):
+        return process + held
+    return held + sum(each.numel() * each.element_size() for each in parts.defense.parameters()) / 2**20
 
 
 def _disk(cell: Cell) -> float:

@@ -27,6 +27,7 @@ from lgap_bench.forecast.held import most_held
 from lgap_bench.forecast.networks import calls_of
 from lgap_bench.forecast.tally import Kind
 from lgap_bench.noise import Noise, streams
+from lgap_bench.runtime import peak
 from lgap_bench.runtime.device import Device
 from lgap_bench.runtime.files import content_id, write_json
 
@@ -41,7 +42,7 @@ class Rate:
     Attributes:
         call, row: seconds of a pass on r rows are call + row * r. On a CPU of one thread the processor's, which others on the
             machine do not change; else the clock's.
-        mib: memory that a row holds until the way back, beside the weights.
+        mib: memory that a row needs beside the weights, at the moment when the pass needs most.
         networks: calls of each network for one row.
     """
 
@@ -96,7 +97,7 @@ def _rate(parts: Parts, cell: Cell, kind: Kind, rows: int, device: Device) -> Ra
         run(1)  # what is looked at in the image is remembered, and counted as a kind of its own
         networks = calls_of(nn.ModuleDict({"defense": parts.defense, "other": module}), lambda: run(1), 1)
         small, large = _seconds(lambda: run(few), device), _seconds(lambda: run(most), device)
-        mib = most_held(lambda: run(most), parts.defense.parameters()) / most / MIB if kind[1] else 0.0
+        mib = _needed(lambda: run(most), parts, kind[1], device) / most
     except torch.OutOfMemoryError:
         raise ValueError(
             f"a pass of {most} rows does not fit into memory here: lower max_rows, or prior.memory"
@@ -112,6 +113,16 @@ def _seconds(run: Callable[[], object], device: Device) -> float:
     if taken[0] < QUICK:
         taken += [seconds_of(run, device) for _ in range(2)]
     return statistics.median(taken)
+
+
+def _needed(run: Callable[[], object], parts: Parts, gradient: bool, device: Device) -> float:
+    """MiB that a pass needs beyond what is there; where the system does not tell, what it keeps for its way back."""
+    if not peak.tells(device):
+        return most_held(run, parts.defense.parameters()) / MIB if gradient else 0.0
+    peak.restart(device)
+    before = peak.held(device)
+    run()
+    return max(peak.peak(device) - before, 0.0)
 
 
 def _pass(parts: Parts, cell: Cell, kind: Kind, device: Device) -> tuple[Callable[[int], object], nn.Module]:

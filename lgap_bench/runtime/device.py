@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,13 +75,3 @@ def configure(tf32: bool = False, threads: int | None = None, device: Device = C
         torch.cuda.set_device(device.torch)
     if threads:
         torch.set_num_threads(threads)
-
-
-def peak_memory(device: Device) -> float:
-    """MiB that this process has had at most: of the GPU's memory what torch allocated, else of the machine's."""
-    if device.torch.startswith("cuda"):
-        import torch
-
-        return torch.cuda.max_memory_allocated(device.torch) / 2**20
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return most / (2**20 if sys.platform == "darwin" else 2**10)  # macOS counts bytes, Linux KiB
