@@ -56,6 +56,8 @@ def test_a_row_is_the_metrics_over_seeds_draws_and_images(outputs):
     assert row["precision"] == pytest.approx(worth(attacked, truth, threshold)["precision_macro"])
     assert row["success"] == pytest.approx(success(clean, attacked, truth)["not_in_image"]["mean"])
     assert row["success"] == pytest.approx(100 - row["robust"]), "two names of one thing"
+    each = [merge([cell])["success_of_correct"] for cell in cells]
+    assert row["success_of_correct"] == pytest.approx(np.mean(each)), "more seeds are no other measure"
 
 
 def test_one_threshold_for_all_purifiers_of_a_classifier(outputs):

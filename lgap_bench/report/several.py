@@ -38,12 +38,25 @@ def several(samples: Samples, summaries: Sequence[Mapping[str, Any]], verdict: s
     if kept.any():
         for end, before in (("", ""), ("_undefended", "undefended_")):
             clean, attacked = (_scores(samples, f"{name}{end}")[:, kept] for name in ("clean", "attacked"))
-            found = success(clean, attacked, truth[kept])
+            found = success(clean, attacked, truth[kept]) | _of_correct(samples, end, truth, kept)
             for key, reading in READINGS.items():
                 for part, value in found.get(reading, {}).items():
                     row[f"{before}{key}" + ("" if part == "mean" else f"_{part}")] = value
     row["mean_l2"] = float(np.mean([summary["mean_l2"] for summary in summaries]))
     return _marked(row, verdict)
+
+
+def _of_correct(samples: Samples, end: str, truth: Any, kept: Any) -> dict[str, Any]:
+    """Success on images that were right before, each seed by the majority of its own draws, the mean of all seeds.
+
+    A majority of all seeds' draws would be another measure: two of two draws are asked for more often than four of six. The
+    interval is the mean of theirs, since all are of the same images.
+    """
+    held = []
+    for table in samples:
+        clean, attacked = (_scores([table], f"{name}{end}")[:, kept] for name in ("clean", "attacked"))
+        held += [reading for key, reading in success(clean, attacked, truth[kept]).items() if key == "of_correct"]
+    return {"of_correct": {part: float(np.mean([each[part] for each in held])) for part in held[0]}} if held else {}
 
 
 def _marked(row: Mapping[str, Any], verdict: str) -> dict[str, Any]:
