@@ -1,4 +1,4 @@
-"""Records of an outputs folder -> docs/records/: every measured item of the papers, and the demo, as its pages show it."""
+"""Records of an outputs folder -> docs/records/: every measured item of the papers, the demo and the forecasts, as pages show them."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from lgap_bench.report.command import item
 from lgap_bench.report.html import records_of
 from lgap_bench.report.page import Page, Unmeasured
 from lgap_bench.report.pages import all as all_records
-from lgap_bench.report.pages import paper
+from lgap_bench.report.pages import forecasts, paper
 from lgap_bench.report.rows import Merge, Merger
 from scripts.docs import figures, kept
 
-DEMO = "demo"  # the one item that is no paper's
+DEMO, FORECASTS = "demo", "forecasts"  # what stands in docs/ and is no item of a paper
 
 
 def gather(
@@ -36,8 +36,9 @@ def gather(
     found, shared = all_records.finished(outputs), Merger()
     commit = commit or _checked_out()
     written = []
-    for name in names or [DEMO, *paper.known()]:
-        pages, own = _of_demo(found) if name == DEMO else _of_paper(name, outputs, found, shared)
+    beside = {DEMO: _of_demo, FORECASTS: _of_forecasts}
+    for name in names or [DEMO, *paper.known()]:  # forecasts where they are named: few records have one
+        pages, own = beside[name](found) if name in beside else _of_paper(name, outputs, found, shared)
         for page in pages:
             if shown is not None and page.name not in shown:
                 continue
@@ -68,6 +69,12 @@ def _of_demo(found: Sequence[Record]) -> tuple[list[Page], list[Record]]:
     return [demo.page(own)] if len(own) == len(demo.ROWS) else [], list(own.values())
 
 
+def _of_forecasts(found: Sequence[Record]) -> tuple[list[Page], list[Record]]:
+    """What was forecast of the records beside what they took."""
+    page = forecasts.page(found)
+    return [] if page is None else [page], [record for record in found if record.run().get("forecast")]
+
+
 def _behind(page: Page, own: Sequence[Record]) -> list[Record]:
     """The records that stand in the page's rows; where none does, as for a grid of pictures, all of its item."""
     rows = [row for table in page.tables for row in table.rows]
@@ -77,13 +84,22 @@ def _behind(page: Page, own: Sequence[Record]) -> list[Record]:
 
 def _made(name: str, held: Sequence[Record], commit: str) -> kept.Made:
     date = max((str(record.run().get("finished", ""))[:10] for record in held), default="")
+    return kept.Made(date, commit, _command(name, held))
+
+
+def _command(name: str, held: Sequence[Record]) -> str:
+    """What measures these records."""
     if name == DEMO:
-        return kept.Made(date, commit, "make demo")
+        return "make demo"
     datasets = sorted({record.summary()["dataset_name"] for record in held})
+    scale = [f"dataset={datasets[0]}"] if len(datasets) == 1 else []
+    if name == FORECASTS:
+        papers = sorted({each["experiment"].split("/")[0] for record in held for each in record.requests()})
+        words = " ".join([*papers, *scale])
+        return f"lgap-bench plan {words} && lgap-bench tables {words}"
     slow = any("/slow/" in each["experiment"] for record in held for each in record.requests())
     measured = name.split("/")[0] if "claims" in paper.load(name) else name  # claims are of all of a paper's items
-    words = ["lgap-bench tables", measured, *([f"dataset={datasets[0]}"] if len(datasets) == 1 else []), *_asked(held)]
-    return kept.Made(date, commit, " ".join([*words, *(["slow=true"] if slow else [])]))
+    return " ".join(["lgap-bench tables", measured, *scale, *_asked(held), *(["slow=true"] if slow else [])])
 
 
 def _asked(held: Sequence[Record]) -> list[str]:
