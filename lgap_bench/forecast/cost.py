@@ -91,7 +91,7 @@ def forecast(cell: Cell, device: Device) -> Forecast:
 
     Nothing is trained: an untrained classifier costs the same. Raises ValueError for what the cell itself would raise.
     """
-    from lgap_bench.forecast.count import work
+    from lgap_bench.forecast.count import chunks, grown
     from lgap_bench.forecast.parts import untrained
     from lgap_bench.forecast.rates import measured
     from lgap_bench.forecast.training import left_to_train, training_kinds, trainings
@@ -99,7 +99,8 @@ def forecast(cell: Cell, device: Device) -> Forecast:
     parts = untrained(cell, device)
     peak.let_go()  # of cells before this one
     process = peak.held(CPU)
-    whole = work(parts, cell)
+    counted = chunks(parts, cell)
+    whole = grown(counted, cell, cell.n)
     kinds = kinds_of(whole, cell)
     stages = left_to_train(cell, device)
     more = dict.fromkeys(training_kinds(parts.defense.purifier), TRAINED) if stages else {}
@@ -108,13 +109,13 @@ def forecast(cell: Cell, device: Device) -> Forecast:
     def seconds(of: Work) -> float:
         return sum(calls * rates[kind].call + rows * rates[kind].row for kind, (calls, rows) in of.items())
 
-    factor, images = _tried(cell, device, parts, seconds)
+    factor, images = _tried(cell, device, parts, lambda images: seconds(grown(counted, cell, images)))
     gradients, passes = asked_per_image(whole, cell)
     return replace(
         named(cell, device),
         seconds=factor * seconds(whole),
         unbroken=seconds(whole),
-        few_seconds=None if cell.n <= FEW else factor * seconds(work(parts, cell, FEW)),
+        few_seconds=None if cell.n <= FEW else factor * seconds(grown(counted, cell, FEW)),
         gradients=gradients,
         passes=passes,
         networks=networks_per_image(whole, {kind: rate.networks for kind, rate in rates.items()}, cell),
@@ -140,16 +141,16 @@ def unnamed(cell: Cell) -> Forecast:
     return Forecast("", told, cell.n, cell.chunks, 0, None, None, None, 0.0, 0.0, disk_mib=_disk(cell), same=same)
 
 
-def _tried(cell: Cell, device: Device, parts: Any, seconds: Callable[[Work], float]) -> tuple[float, int]:
-    """What a few images do cost over what was counted for them, and how many they are; kept, since other n ask the same.
+def _tried(cell: Cell, device: Device, parts: Any, seconds: Callable[[int], float]) -> tuple[float, int]:
+    """What a few images do cost over the `seconds` counted for so many, and how many they are; kept, since other n ask the same.
 
     Images that are broken early cost less, those that a lucky draw breaks again and again cost more; and what goes on beside the
     networks is in it.
     """
-    from lgap_bench.forecast.count import pilot, work
+    from lgap_bench.forecast.count import pilot
 
     for images in range(max(1, min(PILOT, cell.n // TENTH)), 0, -1):
-        counted = seconds(work(parts, cell, images))
+        counted = seconds(images)
         if counted <= LONGEST:
             break
     else:

@@ -27,20 +27,29 @@ FEW, SIDE = 8, 16  # images of the chunk that is counted, and their height and w
 WHOLE = 10**9  # rows in a pass, so that every call is counted as it was asked
 
 
-def work(parts: Parts, cell: Cell, images: int | None = None) -> Work:
-    """What the cell's first `images` (null: n) ask if no attack ends early: exact for attacks of a fixed length.
+Chunks = tuple[Tally, Tally]  # what the first chunk asks, which has a few diagnostics more, and what any other does
 
-    The first chunk has a few diagnostics more than the others, so it is counted by itself.
-    """
-    n = cell.n if images is None else images
-    sizes = [cell.chunk] * (n // cell.chunk) + ([n % cell.chunk] if n % cell.chunk else [])
-    first, other = (_chunk(parts, cell, index) for index in (0, 1))
+
+def work(parts: Parts, cell: Cell) -> Work:
+    """What the cell asks if no attack ends early: exact for attacks of a fixed length."""
+    return grown(chunks(parts, cell), cell, cell.n)
+
+
+def chunks(parts: Parts, cell: Cell) -> Chunks:
+    """The cell's two kinds of chunk, counted; a cell of one chunk has no other."""
+    first = _chunk(parts, cell, 0)
+    return first, _chunk(parts, cell, 1) if cell.n > cell.chunk else first
+
+
+def grown(counted: Chunks, cell: Cell, images: int) -> Work:
+    """What so many images of the cell ask, in chunks of its size."""
+    sizes = [cell.chunk] * (images // cell.chunk) + ([images % cell.chunk] if images % cell.chunk else [])
     found: dict[Kind, tuple[float, float]] = defaultdict(lambda: (0.0, 0.0))
-    for tally, held in ((first, sizes[:1]), (other, sizes[1:])):
+    for tally, held in zip(counted, (sizes[:1], sizes[1:]), strict=True):
         for (each, asked), times in tally.calls.items():
             for size in held:
-                grown, (calls, rows) = asked * size / FEW, found[each]
-                found[each] = calls + times * math.ceil(grown / cell.max_rows), rows + times * grown
+                rows, (calls, known) = asked * size / FEW, found[each]
+                found[each] = calls + times * math.ceil(rows / cell.max_rows), known + times * rows
     return dict(found)
 
 

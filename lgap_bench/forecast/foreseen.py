@@ -15,7 +15,7 @@ from lgap_bench.cell.about import about
 from lgap_bench.cell.config import Cell
 from lgap_bench.forecast.asked import asked_per_image, kinds_of, networks_per_image
 from lgap_bench.forecast.cost import FEW, TRAINED, Forecast
-from lgap_bench.forecast.count import work
+from lgap_bench.forecast.count import chunks, grown
 from lgap_bench.forecast.hollow import Cost, cost, hollow
 from lgap_bench.forecast.tables import Speed
 from lgap_bench.forecast.tally import Kind, Work
@@ -41,7 +41,8 @@ def foreseen(cell: Cell, known: Forecast, speed: Speed | None) -> Forecast:
 def _foreseen(cell: Cell, known: Forecast, speed: Speed | None) -> Forecast:
     parts = hollow(cell)
     size = tuple(about(cell.dataset, "shape"))
-    whole = work(parts, cell)
+    counted = chunks(parts, cell)
+    whole = grown(counted, cell, cell.n)
     kinds = kinds_of(whole, cell)
     stages = outlined_stages(cell)
     more = dict.fromkeys(training_kinds(parts.defense.purifier), TRAINED) if stages and speed else {}
@@ -54,7 +55,7 @@ def _foreseen(cell: Cell, known: Forecast, speed: Speed | None) -> Forecast:
         known,
         seconds=seconds,
         unbroken=seconds,
-        few_seconds=None if cell.n <= FEW else _seconds(work(parts, cell, FEW), costs, speed),
+        few_seconds=None if cell.n <= FEW else _seconds(grown(counted, cell, FEW), costs, speed),
         gradients=gradients,
         passes=passes,
         networks=networks_per_image(whole, {kind: each.networks for kind, each in costs.items()}, cell),
