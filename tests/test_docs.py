@@ -150,7 +150,8 @@ def test_tables_that_a_page_names_exist(page: str) -> None:
         dataset = next((word for word in words if word.startswith("dataset=")), None)
         names = [word for word in words if "=" not in word]
         assert not names or grids(items(names), dataset is not None, "slow=true" in words)
-        resolved([word for word in words if "=" in word and not word.startswith("slow=")])
+        for overrides in combinations([word for word in words if "=" in word and not word.startswith("slow=")]):
+            resolved(overrides)
 
 
 def test_the_reference_is_what_conf_says() -> None:

@@ -27,8 +27,8 @@ OPTIONS = ("columns", "without", "tables", "png", "notes")
 UNREAD = ("to_run", "differs")  # columns that a page shows only where they tell rows apart, or not at all
 HEADINGS = {
     "row": "",
-    "caption_label_clean": "caption names it: clean",
-    "caption_label_attacked": "attacked",
+    "caption_label_clean": "caption names it, clean",
+    "caption_label_attacked": "caption names it, attacked",
     "interval": "95 % interval",
     "any_of_k": "any of K",
     "natural_any_of_k": "clean, any of K",
