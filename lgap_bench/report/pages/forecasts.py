@@ -19,6 +19,7 @@ COLUMNS = (
     "took_gib",
     "rates",
 )
+TOLD = ("dataset=", "outputs=", "hydra")  # words that tell no cell of a sweep from another
 NEAR = 20  # percent within which a forecast is to lie
 
 
@@ -41,7 +42,7 @@ def _row(record: Record) -> dict[str, Any] | None:
     if not isinstance(told, dict) or not told.get("seconds") or not took:
         return None
     return {
-        "cell": title(record),
+        "cell": _cell(record),
         "images": told.get("images"),
         "forecast_s": float(told["seconds"]),
         "took_s": float(took),
@@ -51,6 +52,14 @@ def _row(record: Record) -> dict[str, Any] | None:
         "rates": told.get("rates"),
         "records": record.folder.name,
     }
+
+
+def _cell(record: Record) -> str:
+    """The experiment that it was first asked for as, with what was asked beside it; of another cell what it is in words."""
+    for each in record.requests():
+        more = [word for word in each["overrides"] if not word.startswith((f"experiment={each['experiment']}", *TOLD))]
+        return " ".join([each["experiment"], *more])
+    return title(record)
 
 
 def _took(run: Any) -> float | None:
