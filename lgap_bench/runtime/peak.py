@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import os
 import resource
 import sys
 from contextlib import suppress
@@ -21,7 +22,8 @@ def restart(device: Device) -> None:
     if device.torch.startswith("cuda"):
         import torch
 
-        torch.cuda.reset_peak_memory_stats(device.torch)
+        if torch.cuda.is_initialized():  # else there is none yet, and torch refuses to forget it
+            torch.cuda.reset_peak_memory_stats(device.torch)
     with suppress(OSError):
         (ITSELF / "clear_refs").write_text(FORGET_PEAK)
 
@@ -49,7 +51,7 @@ def held(device: Device) -> float:
 
 def tells(device: Device) -> bool:
     """Whether a peak is counted from `restart` here."""
-    return device.torch.startswith("cuda") or (device.torch == "cpu" and (ITSELF / "clear_refs").exists())
+    return device.torch.startswith("cuda") or (device.torch == "cpu" and os.access(ITSELF / "clear_refs", os.W_OK))
 
 
 def let_go() -> None:
