@@ -4,6 +4,7 @@ python -m scripts.docs                                      # what `make docs` d
 python -m scripts.docs check                                # exit 1 where a page is stale, and change nothing
 python -m scripts.docs gather outputs                       # every measured item that a page shows
 python -m scripts.docs gather outputs lgap/1 lgap/claims    # these alone
+python -m scripts.docs gather outputs demo forecasts        # what is no item of a paper; forecasts only where they are named
 python -m scripts.docs gather outputs commit=7cf6d3d        # measured at another commit than the one checked out
 """
 
