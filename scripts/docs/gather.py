@@ -15,11 +15,11 @@ from lgap_bench.report.command import item
 from lgap_bench.report.html import records_of
 from lgap_bench.report.page import Page, Unmeasured
 from lgap_bench.report.pages import all as all_records
-from lgap_bench.report.pages import forecasts, paper
+from lgap_bench.report.pages import captions, forecasts, paper
 from lgap_bench.report.rows import Merge, Merger
 from scripts.docs import figures, kept
 
-DEMO, FORECASTS = "demo", "forecasts"  # what stands in docs/ and is no item of a paper
+DEMO, FORECASTS, CAPTIONS = "demo", "forecasts", "captions"  # what stands in docs/ and is no item of a paper
 
 
 def gather(
@@ -36,8 +36,8 @@ def gather(
     found, shared = all_records.finished(outputs), Merger()
     commit = commit or _checked_out()
     written = []
-    beside = {DEMO: _of_demo, FORECASTS: _of_forecasts}
-    for name in names or [DEMO, *paper.known()]:  # forecasts where they are named: few records have one
+    beside = {DEMO: _of_demo, FORECASTS: _of_forecasts, CAPTIONS: _of_captions}
+    for name in names or [DEMO, *paper.known()]:  # the others where they are named: they are of all records there
         pages, own = beside[name](found) if name in beside else _of_paper(name, outputs, found, shared)
         for page in pages:
             if shown is not None and page.name not in shown:
@@ -75,6 +75,11 @@ def _of_forecasts(found: Sequence[Record]) -> tuple[list[Page], list[Record]]:
     return [] if page is None else [page], [record for record in found if record.run().get("forecast")]
 
 
+def _of_captions(found: Sequence[Record]) -> tuple[list[Page], list[Record]]:
+    """What the attacks did to the captions."""
+    return [captions.page(found)], [record for record in found if record.config().get("captioner")]
+
+
 def _behind(page: Page, own: Sequence[Record]) -> list[Record]:
     """The records that stand in the page's rows; where none does, as for a grid of pictures, all of its item."""
     rows = [row for table in page.tables for row in table.rows]
@@ -97,6 +102,8 @@ def _command(name: str, held: Sequence[Record]) -> str:
         papers = sorted({each["experiment"].split("/")[0] for record in held for each in record.requests()})
         words = " ".join([*papers, *scale])
         return f"lgap-bench plan {words} && lgap-bench tables {words}"
+    if name == CAPTIONS:
+        return "lgap-bench run -m, as above"
     slow = any("/slow/" in each["experiment"] for record in held for each in record.requests())
     measured = name.split("/")[0] if "claims" in paper.load(name) else name  # claims are of all of a paper's items
     return " ".join(["lgap-bench tables", measured, *scale, *_asked(held), *(["slow=true"] if slow else [])])
