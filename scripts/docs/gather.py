@@ -77,7 +77,7 @@ def _of_forecasts(found: Sequence[Record]) -> tuple[list[Page], list[Record]]:
 
 def _of_captions(found: Sequence[Record]) -> tuple[list[Page], list[Record]]:
     """What the attacks did to the captions."""
-    return [captions.page(found)], [record for record in found if record.config().get("captioner")]
+    return [captions.page(found)], list(found)
 
 
 def _behind(page: Page, own: Sequence[Record]) -> list[Record]:
@@ -103,7 +103,10 @@ def _command(name: str, held: Sequence[Record]) -> str:
         words = " ".join([*papers, *scale])
         return f"lgap-bench plan {words} && lgap-bench tables {words}"
     if name == CAPTIONS:
-        return "lgap-bench run -m, as above"
+        summaries = [record.summary() for record in held]
+        words = {key: sorted({str(each[f"{key}_name"]) for each in summaries}) for key in ("captioner", "attack")}
+        varied = " ".join(f"{key}={','.join(names)}" for key, names in words.items())
+        return f"lgap-bench run -m n={summaries[0]['n']} {varied}"
     slow = any("/slow/" in each["experiment"] for record in held for each in record.requests())
     measured = name.split("/")[0] if "claims" in paper.load(name) else name  # claims are of all of a paper's items
     return " ".join(["lgap-bench tables", measured, *scale, *_asked(held), *(["slow=true"] if slow else [])])

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from lgap_bench.metric.accuracy import accuracy
 from lgap_bench.metric.caption import bleu, rouge_l
 from lgap_bench.record import Record
-from lgap_bench.report.page import Page, Table
-from lgap_bench.report.rows import apart, grouped
+from lgap_bench.report.page import Page, Table, judged
+from lgap_bench.report.rows import VERDICTS, apart, grouped
 from lgap_bench.task.single_label import SINGLE_LABEL
 
 Flags = NDArray[np.bool_]
@@ -26,7 +26,7 @@ SAME = 1e-9  # rounding
 COLUMNS = (
     "attack", "captioner", "view", "eps", "n", "seeds", "label_clean", "label_attacked", "failure", "target", "bleu",
     "rouge", "clip_clean", "clip_attacked", "kept_n", "kept_robust", "kept_low", "kept_high", "lost_n", "lost_robust",
-    "lost_low", "lost_high",
+    "lost_low", "lost_high", "robust", "robust_low", "robust_high",
 )  # fmt: skip
 DISTANCES = tuple(f"{name}_{key}" for name in ("same", "near", "far") for key in ("n", "robust", "low", "high"))
 
@@ -113,6 +113,10 @@ def _row(cell: _Cell) -> dict[str, Any]:
     row: dict[str, Any] = {key: s[f"{key}_name"] for key in ("attack", "captioner", "purifier", "dataset")}
     row |= {key: s[key] for key in ("view", "eps", "norm", "n")} | {"seeds": len(cell.records)}
     row |= {"records": " ".join(record.folder.name for record in cell.records)}
+    if kept.any():
+        found = accuracy(cell.correct, among=kept)
+        worst = max((record.verdict()[0] for record in cell.records), key=VERDICTS.index)
+        row |= {"robust": judged(found.mean, worst), "robust_low": found.low, "robust_high": found.high}
     row |= {"label_clean": _share(cell.clean_label, kept), "label_attacked": _share(cell.label_kept, kept)}
     row["failure"] = _share(~cell.label_kept, kept & cell.clean_label)
     target = cell.mean("attacked_caption_target")
