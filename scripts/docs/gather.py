@@ -104,8 +104,8 @@ def _command(name: str, held: Sequence[Record]) -> str:
         return f"lgap-bench plan {words} && lgap-bench tables {words}"
     if name == CAPTIONS:
         summaries = [record.summary() for record in held]
-        words = {key: sorted({str(each[f"{key}_name"]) for each in summaries}) for key in ("captioner", "attack")}
-        varied = " ".join(f"{key}={','.join(names)}" for key, names in words.items())
+        names = {key: sorted({str(each[f"{key}_name"]) for each in summaries}) for key in ("captioner", "attack")}
+        varied = " ".join(f"{key}={','.join(each)}" for key, each in names.items())
         return f"lgap-bench run -m n={summaries[0]['n']} {varied}"
     slow = any("/slow/" in each["experiment"] for record in held for each in record.requests())
     measured = name.split("/")[0] if "claims" in paper.load(name) else name  # claims are of all of a paper's items
