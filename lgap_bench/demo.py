@@ -75,7 +75,7 @@ def kept(found: Sequence[Record]) -> dict[str, Record]:
     """The demo's cells among records, by name; one that is missing is left out."""
     from lgap_bench.report.rows import requested_by
 
-    asked = [each for each in found if (each.identity()["n"], each.identity()["seed"]) == (N, 0)]
+    asked = [each for each in found if (each.identity().get("n"), each.identity().get("seed")) == (N, 0)]
     own = {name: [each for each in asked if requested_by(each, f"demo/{name}", None)] for name in ROWS}
     return {name: held[0] for name, held in own.items() if held}
 

@@ -107,6 +107,15 @@ def test_the_demos_table_is_gathered_where_all_its_cells_were_measured(tmp_path)
     assert held.made.command == "make demo"
 
 
+def test_a_gathered_page_says_what_its_records_were_asked_for_with(tmp_path):
+    for seed in (0, 1):
+        words = ["experiment=lgap/table1/lgap", f"seed={seed}", "n=200"]
+        record(tmp_path, "pgd", HALF, [0.5] * N, seed, "lgap/table1/lgap", words)
+    gather(tmp_path, ["lgap/1"], "7cf6d3d", tmp_path / "kept")
+    command = "lgap-bench tables lgap/1 dataset=digits n=200 seed=0,1"
+    assert kept.read("lgap-1-digits", tmp_path / "kept").made.command == command
+
+
 def test_a_kept_record_that_was_edited_is_refused_in_one_line(tmp_path):
     record(tmp_path, "pgd", ALL, [0] * N, 0, "lgap/table1/lgap", ["experiment=lgap/table1/lgap"])
     (file,) = gather(tmp_path, ["lgap/1"], "7cf6d3d", tmp_path)

@@ -162,6 +162,11 @@ def test_two_rows_of_one_record_are_looked_at_and_counted_once(tmp_path: Path, m
     assert (total["images"], total["time"]) == (first.images, rows[0]["time"])
     monkeypatch.setattr("lgap_bench.sweep.plan.forecast", None)  # neither looks again
     assert list(plans(every)) == [first, second]
+    monkeypatch.undo()
+    (tmp_path / "forecasts" / f"{first.id}.json").write_text('{"of": "an earlier version"}')
+    (anew, *_) = plans(every)
+    assert isinstance(anew, Forecast)
+    assert (anew.id, anew.seconds) == (first.id, first.seconds), "made anew, from rates that are kept"
     for name in ("coup/table1/coup_apgd", "coup/figure2b/coup_wrn_28_10"):  # of models that are not here
         assert unnamed(paper(f"experiment={name}")).same == unnamed(paper("experiment=coup/table1/coup_apgd")).same
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 
 from lgap_bench.cell.check import check, require_files
@@ -102,6 +103,8 @@ def _planned(cell: Cell, place: str, rates: str | None, made: dict[str, Forecast
 
 
 def _kept(cell: Cell, known: Forecast) -> Forecast | None:
-    """What was forecast of a record before."""
-    held = forecasts.kept(cell.outputs, known.id)
-    return None if held is None else replace(read(held), same=known.same)
+    """What was forecast of a record before; None, so that it is made anew, where nothing was or an earlier version did it."""
+    with suppress(ValueError):
+        if (held := forecasts.kept(cell.outputs, known.id)) is not None:
+            return replace(read(held), same=known.same)
+    return None
